@@ -1,0 +1,12 @@
+//! Taffrail's wire contract: what clients and brokers must agree on byte for byte, and nothing else.
+//!
+//! - [`v1`]: the gRPC API, generated from `taffrail/v1/*.proto`, whose comments are its reference.
+
+/// The gRPC API, version 1.
+#[allow(clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("taffrail.v1");
+
+    /// The API's descriptors, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/taffrail.v1.bin"));
+}
