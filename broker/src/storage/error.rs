@@ -1,0 +1,109 @@
+//! What can go wrong in storage, by fact.
+
+use std::sync::Arc;
+
+/// A write, an opening or a change of metadata failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The batch does not begin at the log's end (R5).
+    #[error("batch begins at offset {base} but the log ends at {end}")]
+    WrongOffset {
+        /// Of the batch.
+        base: i64,
+        /// Of the log.
+        end: i64,
+    },
+    /// A truncation or trim outside of the log, or an epoch that does not rise.
+    #[error("{operation} to {to} is outside of the log ({start} to {end})")]
+    OutOfBounds {
+        /// What was asked.
+        operation: &'static str,
+        /// The bound that was asked for.
+        to: i64,
+        /// Of the log.
+        start: i64,
+        /// Of the log.
+        end: i64,
+    },
+    /// The disk is full up to the reserve. Free space or raise the volume; writing goes on by itself.
+    #[error("disk is full: {free} bytes free, {reserve} are kept in reserve")]
+    DiskFull {
+        /// Bytes free.
+        free: u64,
+        /// Bytes kept.
+        reserve: u64,
+    },
+    /// An earlier write failed: nothing is written until the broker is started again.
+    #[error("storage takes no more writes: {0}")]
+    Failed(Arc<str>),
+    /// The storage was closed.
+    #[error("storage is closed")]
+    Closed,
+    /// The log was deleted.
+    #[error("log {0} does not exist")]
+    NoSuchLog(u32),
+    /// Another process has the directory.
+    #[error("{dir} is in use by process {pid}: stop it first, or choose another --data-dir")]
+    InUse {
+        /// The directory.
+        dir: String,
+        /// The holder.
+        pid: String,
+    },
+    /// The data was written by a newer version.
+    #[error("{dir} has format version {found}, this program reads up to {known}: use a newer taffrail-broker")]
+    NewerFormat {
+        /// The directory.
+        dir: String,
+        /// On disk.
+        found: u32,
+        /// Of this program.
+        known: u32,
+    },
+    /// Stored bytes are damaged in a way that concerns more than single offsets.
+    #[error("{file} is damaged at byte {at}: {what}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where.
+        at: u64,
+        /// What was found.
+        what: String,
+    },
+    /// The file system or RocksDB said no.
+    #[error("{doing}: {cause}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// What was answered.
+        cause: Arc<str>,
+    },
+}
+
+/// A read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is not in the log.
+    #[error("offset {offset} is outside of the log ({start} to {end})")]
+    OutOfRange {
+        /// Asked for.
+        offset: i64,
+        /// First there is.
+        start: i64,
+        /// First there is not yet.
+        end: i64,
+    },
+    /// The bytes at this offset fail their checksum, or are not where they should be; other offsets are not concerned.
+    #[error("stored data of offsets {first} to {last} is damaged: {what}")]
+    Corrupt {
+        /// First offset concerned.
+        first: i64,
+        /// Last offset concerned.
+        last: i64,
+        /// What was found.
+        what: String,
+    },
+    /// The file system or RocksDB said no.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
