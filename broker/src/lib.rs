@@ -1,5 +1,7 @@
 //! Taffrail's broker: stores partitions and serves them by gRPC.
 //!
+//! - [`crash`]: places at which tests make the process die.
 //! - [`storage`]: logs of record batches on RocksDB; knows offsets, not topics' names.
 
+pub mod crash;
 pub mod storage;
