@@ -1,0 +1,53 @@
+//! Why a topic was not made, changed or removed.
+
+use taffrail_crds::config::ConfigFault;
+use taffrail_crds::name::TopicNameFault;
+use uuid::Uuid;
+
+use crate::metadata::MetadataError;
+use crate::storage::StorageError;
+
+/// Nothing was changed unless the variant says so.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TopicError {
+    /// No topic has this name.
+    #[error("topic {0:?} does not exist")]
+    Unknown(String),
+    /// The topic of this name has another id than the caller said.
+    #[error("topic {name:?} has id {actual}, not {given}: it was deleted and made again")]
+    OtherId {
+        /// Its name.
+        name: String,
+        /// Given.
+        given: Uuid,
+        /// The topic's.
+        actual: Uuid,
+    },
+    /// Nothing in the trash has this name or id.
+    #[error("no deleted topic {0:?} is in the trash: its window is over, or it was never there")]
+    NotInTrash(String),
+    /// The name is taken.
+    #[error("topic {0:?} exists already")]
+    Exists(String),
+    /// The name cannot be that of a topic.
+    #[error(transparent)]
+    Name(#[from] TopicNameFault),
+    /// A configuration key or value is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
+    /// The topic breaks rules that every Topic object must keep; each fault says what to do.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// Someone else changed the topic at the same time; try again.
+    #[error("topic {0:?} was changed by someone else at the same time: try again")]
+    Conflict(String),
+    /// The metadata could not be read or written.
+    #[error(transparent)]
+    Metadata(MetadataError),
+    /// The logs could not be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The broker is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
+}

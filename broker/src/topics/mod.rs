@@ -1,0 +1,142 @@
+//! The topics that are served here: what every request looks names up in.
+//!
+//! One immutable [`Image`] holds them all; a change publishes a new one. Readers load it without a lock and may keep it.
+//! Who may change what is the [controller](crate::controller)'s business.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::partition::Partition;
+
+pub mod config;
+
+pub use config::Settings;
+
+/// A topic that is served.
+pub struct Topic {
+    /// Its name for clients.
+    pub name: Arc<str>,
+    /// Its identity: another topic of the same name has another one.
+    pub id: Uuid,
+    /// What its configuration comes to.
+    pub settings: Arc<Settings>,
+    /// By index, from 0, without gap.
+    pub partitions: Vec<Partition>,
+    /// Used by the broker itself.
+    pub internal: bool,
+}
+
+/// All topics at one moment.
+#[derive(Default)]
+pub struct Image {
+    /// Rises with each change.
+    pub revision: u64,
+    topics: BTreeMap<Arc<str>, Arc<Topic>>,
+}
+
+/// Why a name leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// No topic of this name is served.
+    #[error("topic {0:?} does not exist: create it first, or look for a misspelling")]
+    UnknownTopic(String),
+    /// The topic has no partition of this number.
+    #[error("topic {topic:?} has partitions 0 to {last}, not {index}")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// Asked for.
+        index: i32,
+        /// The highest there is.
+        last: i32,
+    },
+}
+
+impl Topic {
+    /// A partition by its number.
+    pub fn partition(&self, index: i32) -> Result<&Partition, LookupError> {
+        let found = usize::try_from(index).ok().and_then(|index| self.partitions.get(index));
+        found.ok_or_else(|| LookupError::UnknownPartition {
+            topic: self.name.to_string(),
+            index,
+            last: self.partitions.len() as i32 - 1,
+        })
+    }
+}
+
+impl Image {
+    /// A topic by its name.
+    pub fn topic(&self, name: &str) -> Result<&Arc<Topic>, LookupError> {
+        self.topics.get(name).ok_or_else(|| LookupError::UnknownTopic(name.to_owned()))
+    }
+
+    /// A partition by its topic's name and its number.
+    pub fn partition(&self, topic: &str, index: i32) -> Result<&Partition, LookupError> {
+        self.topic(topic)?.partition(index)
+    }
+
+    /// All topics by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+}
+
+/// The current [`Image`].
+pub struct Topics {
+    image: ArcSwap<Image>,
+    revision: watch::Sender<u64>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { image: ArcSwap::default(), revision: watch::Sender::new(0) }
+    }
+}
+
+impl Topics {
+    /// No topics yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// All topics as they are now; cheap, never blocks.
+    pub fn image(&self) -> arc_swap::Guard<Arc<Image>> {
+        self.image.load()
+    }
+
+    /// All topics as they are now, to keep.
+    pub fn full_image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// Tells of each change: the newest revision.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Adds topics, or puts them in the place of those of the same name, and takes topics away.
+    pub(crate) fn change(&self, put: Vec<Arc<Topic>>, removed: &[Arc<str>]) {
+        let mut topics = self.image.load().topics.clone();
+        for name in removed {
+            topics.remove(name);
+        }
+        topics.extend(put.into_iter().map(|topic| (topic.name.clone(), topic)));
+        let revision = self.image.load().revision + 1;
+        self.image.store(Arc::new(Image { revision, topics }));
+        self.revision.send_replace(revision);
+    }
+}
