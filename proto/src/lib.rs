@@ -1,6 +1,11 @@
 //! Taffrail's wire contract: what clients and brokers must agree on byte for byte, and nothing else.
 //!
-//! - [`v1`]: the gRPC API, generated from `taffrail/v1/*.proto`, whose comments are its reference.
+//! - [`v1`]: the gRPC API, generated from `taffrail/v1/*.proto`, whose comments are its reference;
+//! - [`record`]: Kafka's record batch format: encode, check, decode;
+//! - [`partitioner`]: which partition a key belongs to.
+
+pub mod partitioner;
+pub mod record;
 
 /// The gRPC API, version 1.
 #[allow(clippy::pedantic, unreachable_pub)]
