@@ -2,6 +2,7 @@
 //!
 //! - [`clock`], [`context`]: time and randomness, given to everything that needs them.
 //! - [`controller`]: makes, changes, removes topics and brings them back.
+//! - [`config`]: what can be set, and from where;
 //! - [`crash`]: places at which tests make the process die.
 //! - [`metrics`]: every number the broker shows.
 //! - [`metadata`]: where topics are kept as documents with versions.
@@ -13,6 +14,7 @@
 pub mod clock;
 pub mod context;
 // pub mod controller; // as soon as taffrail_crds has its types
+pub mod config;
 pub mod crash;
 pub mod metadata;
 pub mod metrics;

@@ -1,0 +1,177 @@
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use clap::{Args as _, Command};
+use tempfile::NamedTempFile;
+
+use super::layers::{Effective, as_text, resolve};
+use super::*;
+
+struct Case<'a> {
+    flags: &'a [&'a str],
+    environment: &'a [(&'a str, &'a str)],
+    file: Option<&'a str>,
+}
+
+impl Case<'_> {
+    fn resolve(&self) -> Result<Effective, Vec<String>> {
+        let command = as_text(Config::augment_args(Command::new("t"))).no_binary_name(true);
+        let matches = command.try_get_matches_from(self.flags).expect("flags of the case are known");
+        let environment: BTreeMap<_, _> = self.environment.iter().copied().collect();
+        let file = self.file.map(|text| {
+            let mut file = NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        });
+        let path = file.as_ref().map(|f| f.path().to_owned());
+        let lookup = |name: &str| environment.get(name).map(|v| (*v).to_owned());
+        let shown = |fault: &Fault| {
+            let text = fault.to_string();
+            path.as_ref().map_or(text.clone(), |p| text.replace(&p.display().to_string(), "FILE"))
+        };
+        resolve(&matches, lookup, path.as_deref()).map_err(|faults| faults.iter().map(shown).collect())
+    }
+
+    fn setting(&self, name: &str) -> (String, &'static str) {
+        let effective = self.resolve().unwrap();
+        let setting = effective.settings.iter().find(|s| s.name == name).unwrap();
+        let source = match setting.source {
+            Source::Flag(_) => "flag",
+            Source::Environment(_) => "environment",
+            Source::File(..) => "file",
+            Source::Default => "default",
+        };
+        (setting.values.join(" "), source)
+    }
+}
+
+const NOTHING: Case<'_> = Case { flags: &[], environment: &[], file: None };
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let file = Some("memory-limit: 300MiB\n");
+    let environment: &[_] = &[("TAFFRAIL_MEMORY_LIMIT", "400MiB")];
+    let flags: &[_] = &["--memory-limit", "500MiB"];
+    for (case, expected) in [
+        (NOTHING, ("1GiB", "default")),
+        (Case { file, ..NOTHING }, ("300MiB", "file")),
+        (Case { file, environment, flags: &[] }, ("400MiB", "environment")),
+        (Case { file, environment, flags }, ("500MiB", "flag")),
+        (Case { file, environment: &[("TAFFRAIL_MEMORY_LIMIT", "")], flags: &[] }, ("300MiB", "file")),
+    ] {
+        let (value, source) = case.setting("memory-limit");
+        assert_eq!((value.as_str(), source), expected);
+    }
+}
+
+#[test]
+fn several_listeners_come_from_any_layer() {
+    let two = ["grpc://127.0.0.1:1", "grpc://[::1]:2"];
+    let flags = Case { flags: &["--listen", two[0], "--listen", two[1]], ..NOTHING };
+    let environment = Case { environment: &[("TAFFRAIL_LISTEN", "grpc://127.0.0.1:1, grpc://[::1]:2")], ..NOTHING };
+    let file = Case { file: Some("listen:\n- grpc://127.0.0.1:1\n- grpc://[::1]:2\n"), ..NOTHING };
+    for case in [flags, environment, file] {
+        let listen = case.resolve().unwrap().config.listen;
+        assert_eq!(listen.iter().map(ToString::to_string).collect::<Vec<_>>(), two);
+    }
+}
+
+#[test]
+fn all_faults_are_told_at_once_each_with_its_place() {
+    let case = Case {
+        flags: &["--memory-limit", "5"],
+        environment: &[("TAFFRAIL_LOG_FORMAT", "xml"), ("TAFFRAIL_LISTEN", "kafka://127.0.0.1:1")],
+        file: Some("dataDir: x\nnonsense: 1\ndefault-partitions: 0\nlog-level: {}\nadmin-listen: here\n"),
+    };
+    let faults = case.resolve().unwrap_err();
+    let expected = [
+        "FILE:1: there is no setting \"dataDir\": did you mean \"data-dir\"?",
+        "FILE:2: there is no setting \"nonsense\"; there are data-dir, listen, admin-listen,",
+        "FILE:4: log-level must be a value or a list of values",
+        "TAFFRAIL_LISTEN: listen \"kafka://127.0.0.1:1\": unknown protocol kafka://: only grpc:// is served",
+        "FILE:5: admin-listen \"here\": write HOST:PORT",
+        "--memory-limit: memory-limit \"5\": must be 256MiB to 1TiB",
+        "FILE:3: default-partitions \"0\": 0 is not in 1..=10000",
+        "TAFFRAIL_LOG_FORMAT: log-format \"xml\": must be one of auto, human, json",
+    ];
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+    for (fault, expected) in faults.iter().zip(expected) {
+        assert!(fault.starts_with(expected), "{fault}\nshould begin with\n{expected}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_mapping_is_told_with_its_line() {
+    for (text, expected) in [
+        ("- a\n", "FILE:1: must be a mapping"),
+        ("a: [\n", "FILE: "),
+        ("log-level: info\nlog-level: warn\n", "FILE: "),
+        ("memory-limit: [256MiB, 1GiB]", "FILE:1: memory-limit \"256MiB, 1GiB\": only one value is possible"),
+    ] {
+        let faults = Case { file: Some(text), ..NOTHING }.resolve().unwrap_err();
+        assert!(faults.len() == 1 && faults[0].starts_with(expected), "{text}: {faults:?}");
+    }
+    assert!(Case { file: Some("# nothing yet\n"), ..NOTHING }.resolve().is_ok());
+}
+
+#[test]
+fn a_listener_that_others_can_reach_wants_a_token_file_or_the_word() {
+    let exposed: &[_] = &["--listen", "grpc://0.0.0.0:9094"];
+    let faults = Case { flags: exposed, ..NOTHING }.resolve().unwrap_err();
+    assert!(faults[0].contains("--token-file FILE") && faults[0].contains("--allow-anonymous"), "{faults:?}");
+    for more in [&["--allow-anonymous"][..], &["--allow-anonymous=true"], &["--token-file", "t"]] {
+        let flags = [exposed, more].concat();
+        assert!(Case { flags: &flags, ..NOTHING }.resolve().is_ok(), "{more:?}");
+    }
+    let flags = [exposed, &["--allow-anonymous=false"]].concat();
+    assert!(Case { flags: &flags, ..NOTHING }.resolve().is_err());
+}
+
+#[test]
+fn no_two_servers_share_an_address_but_port_0_is_no_address_yet() {
+    let flags = &["--listen", "grpc://127.0.0.1:9095"];
+    let faults = Case { flags, ..NOTHING }.resolve().unwrap_err();
+    assert!(faults[0].contains("given twice"), "{faults:?}");
+    let flags = &["--listen", "grpc://127.0.0.1:0", "--listen", "grpc://127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    assert!(Case { flags, ..NOTHING }.resolve().is_ok());
+}
+
+#[test]
+fn what_config_prints_is_a_file_that_gives_the_same_configuration() {
+    let flags = &[
+        "--listen=grpc://127.0.0.1:1",
+        "--listen=grpc://[::1]:2",
+        "--data-dir=a: #b\"c",
+        "--log-level=info,taffrail_broker=debug",
+        "--allow-anonymous",
+    ];
+    let first = Case { flags, ..NOTHING }.resolve().unwrap();
+    let yaml = first.to_yaml();
+    assert!(
+        yaml.contains("# --data-dir") && yaml.contains("# default") && yaml.contains("# manifest: not set"),
+        "{yaml}"
+    );
+    let second = Case { file: Some(&yaml), ..NOTHING }.resolve().unwrap();
+    assert_eq!(first.config, second.config);
+}
+
+#[test]
+fn log_levels_are_checked_word_for_word() {
+    for good in ["info", "off", "warn,h2=error", "info,taffrail_broker::storage=trace"] {
+        assert!(good.parse::<Level>().is_ok(), "{good}");
+    }
+    for bad in ["", "inof", "info,", "info,h2", "=info", "info,h2=loud"] {
+        assert!(bad.parse::<Level>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn memory_reads_back_as_it_is_shown() {
+    for (text, bytes) in [("256MiB", 256 << 20), ("1Gi", 1 << 30), ("1 TiB", 1 << 40), ("268435457", 268_435_457)] {
+        let memory: Memory = text.parse().unwrap();
+        assert_eq!((memory.bytes(), memory.to_string().parse()), (bytes, Ok(memory)));
+    }
+    for bad in ["", "GiB", "-1GiB", "1.5GiB", "255MiB", "2TiB", "99999999999999999999", "17179869184TiB"] {
+        assert!(bad.parse::<Memory>().is_err(), "{bad}");
+    }
+}
