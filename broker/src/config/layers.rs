@@ -161,7 +161,7 @@ fn read(file: &Path, definition: &Command) -> (Vec<Setting>, Vec<Fault>) {
     let options = marked_yaml::LoaderOptions::default().error_on_duplicate_keys(true);
     match marked_yaml::parse_yaml_with_options(0, &text, options) {
         Ok(Node::Mapping(mapping)) => entries(file, &mapping, definition),
-        Ok(_) => fault(Some(1), "must be a mapping of settings, such as \"data-dir: /var/lib/taffrail\"".to_owned()),
+        Ok(_) => fault(None, "must be a mapping of settings, such as \"data-dir: /var/lib/taffrail\"".to_owned()),
         Err(error) => fault(None, error.to_string()),
     }
 }

@@ -103,7 +103,7 @@ fn all_faults_are_told_at_once_each_with_its_place() {
 #[test]
 fn a_file_that_is_no_mapping_is_told_with_its_line() {
     for (text, expected) in [
-        ("- a\n", "FILE:1: must be a mapping"),
+        ("- a\n", "FILE: 1:1: Top level must be a mapping"),
         ("a: [\n", "FILE: "),
         ("log-level: info\nlog-level: warn\n", "FILE: "),
         ("memory-limit: [256MiB, 1GiB]", "FILE:1: memory-limit \"256MiB, 1GiB\": only one value is possible"),

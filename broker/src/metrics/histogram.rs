@@ -89,7 +89,7 @@ impl Histogram {
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         let inner = &self.0;
-        let bounds = inner.bounds.iter().map(|&b| b as f64 * inner.scale).chain([f64::MAX]);
+        let bounds = inner.bounds.iter().map(|&b| b as f64 * inner.scale).chain([f64::INFINITY]);
         let counts = inner.buckets.iter().map(|b| b.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, n)| n).sum();

@@ -63,7 +63,7 @@ fn table(text: &str) -> String {
     );
     for (name, d) in described(text) {
         let labels = d.labels.into_iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");
-        writeln!(out, "| `{name}` | {} | {labels} | {} |", d.kind, d.help).unwrap();
+        writeln!(out, "| `{name}` | {} | {labels} | {} |", d.kind, d.help.trim_end_matches('.')).unwrap();
     }
     out
 }
