@@ -12,9 +12,9 @@
 //! - [`topics`]: the topics that are served, by name.
 
 pub mod clock;
-pub mod context;
-// pub mod controller; // as soon as taffrail_crds has its types
 pub mod config;
+pub mod context;
+pub mod controller;
 pub mod crash;
 pub mod metadata;
 pub mod metrics;

@@ -1,7 +1,8 @@
 //! One partition: a task that owns its writes, and a handle for everyone else.
 //!
-//! - [`state`]: what is decided about appends, as a synchronous state machine;
-//! - [`owner`]: the task around it;
+//! - `state`, `pending`: what is decided about appends and their answers, as synchronous state machines;
+//! - `batch`: what a leader writes into a batch;
+//! - `owner`: the task around them;
 //! - [`snapshot`]: what readers see without asking the task; [`waiters`]: how they wait for more;
 //! - [`read`]: reads, offset queries, history.
 //!
@@ -12,15 +13,26 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use taffrail_proto::record::BatchHeader;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::storage::{Durability, PartitionId};
+use self::batch::OwnedBatch;
+use self::owner::{AppendCommand, Command, Owner};
+use self::state::State;
+use self::waiters::Waiters;
+use crate::context::Context;
+use crate::storage::{Durability, Log, PartitionId, StorageError};
+use crate::topics::Settings;
 
+mod batch;
 mod error;
+mod owner;
+mod pending;
 pub mod read;
 pub mod snapshot;
+mod state;
 pub mod waiters;
 
 pub use error::{AppendError, DeleteRecordsError, EpochError, FetchError};
@@ -88,40 +100,89 @@ impl Future for PendingAppend {
     }
 }
 
-/// Handle of a partition; clones are the same partition.
+/// Handle of a partition; clones are the same partition. It serves until it is [stopped](Self::stop) or all handles are gone.
 #[derive(Clone)]
 pub struct Partition {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
-struct Inner {}
+/// What the owner shares with readers.
+struct Shared {
+    log: Arc<dyn Log>,
+    snapshot: ArcSwap<Snapshot>,
+    waiters: Waiters,
+}
+
+impl Shared {
+    fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.waiters.wake(&snapshot);
+    }
+}
 
 impl Partition {
+    /// Takes the leadership of a log and serves it. A log that has no leader epoch gets 0; with `new_epoch` one that has gets
+    /// the next (D7). An epoch is durable before it is used (E1, E5).
+    pub async fn open(
+        log: Arc<dyn Log>,
+        context: Context,
+        settings: Arc<ArcSwap<Settings>>,
+        new_epoch: bool,
+    ) -> Result<Self, StorageError> {
+        let latest = log.leader_epochs().latest();
+        let leader_epoch = latest.map_or(0, |epoch| if new_epoch { epoch.saturating_add(1) } else { epoch });
+        if latest != Some(leader_epoch) {
+            log.begin_epoch(leader_epoch).await.unwrap_or(Err(StorageError::Closed))?;
+        }
+        let state = State::new(log.extent(), leader_epoch, log.producers());
+        let snapshot = ArcSwap::from_pointee(state.snapshot(false));
+        let shared = Arc::new(Shared { log, snapshot, waiters: Waiters::default() });
+        let (commands, queue) = mpsc::unbounded_channel();
+        tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
+        Ok(Self { shared, commands })
+    }
+
     /// What it holds.
     pub fn id(&self) -> PartitionId {
-        todo!()
+        self.shared.log.partition()
     }
 
     /// Puts a batch in line to be appended. Batches are appended in the order of these calls, on whatever task they are
     /// made. Does not block: what may be in line is bounded by the permits that the caller hands in.
-    pub fn append(&self, _request: AppendRequest) -> PendingAppend {
-        todo!()
+    pub fn append(&self, request: AppendRequest) -> PendingAppend {
+        let (reply, answer) = oneshot::channel();
+        let AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit } = request;
+        let batch = OwnedBatch::copy(&batch, header, max_timestamp);
+        self.send(Command::Append(Box::new(AppendCommand { batch, acks, leader_epoch, permit, reply })));
+        PendingAppend(answer)
+    }
+
+    fn send(&self, command: Command) {
+        if let Err(mpsc::error::SendError(command)) = self.commands.send(command) {
+            owner::refuse_closed(command);
+        }
     }
 
     /// Its state; cheap, never blocks.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        **self.shared.snapshot.load()
     }
 
     /// Bytes of the batches that are stored.
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.shared.log.size_bytes()
+    }
+
+    /// Its log, for what does not concern the owner.
+    pub(crate) fn log(&self) -> &Arc<dyn Log> {
+        &self.shared.log
     }
 
     /// Arms `waiter`: it gets `token` once, when there is something to see at or above `beyond`, or the partition is
     /// closed. Answers false, and arms nothing, if that is so now. Arming again does not undo an earlier arming.
-    pub fn arm(&self, _beyond: i64, _isolation: Isolation, _waiter: &Arc<Waiter>, _token: u64) -> bool {
-        todo!()
+    pub fn arm(&self, beyond: i64, isolation: Isolation, waiter: &Arc<Waiter>, token: u64) -> bool {
+        self.shared.waiters.arm((beyond, isolation), waiter, token, || self.snapshot())
     }
 
     /// Waits until there is something to see at or above `beyond`, or the partition is closed.
@@ -133,8 +194,24 @@ impl Partition {
         self.snapshot()
     }
 
-    /// Deletes the records before `offset` for good (−1: before the high watermark); answers the log's start.
-    pub async fn delete_records(&self, _offset: i64) -> Result<i64, DeleteRecordsError> {
-        todo!()
+    /// Deletes the records before `offset` for good (−1: before the high watermark); answers the log's start. What shares a
+    /// batch with a later record stays until that goes.
+    pub async fn delete_records(&self, offset: i64) -> Result<i64, DeleteRecordsError> {
+        let to = if offset == -1 { self.snapshot().high_watermark } else { offset };
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Trim { to, reply });
+        answer.await.unwrap_or(Err(DeleteRecordsError::Closed))
+    }
+
+    /// Ends serving, after what is in flight is done; what is in line behind is refused.
+    pub async fn stop(&self) {
+        self.send(Command::Stop);
+        self.commands.closed().await;
+        while !self.snapshot().closed {
+            self.wait_beyond(i64::MAX, Isolation::default()).await;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! What a topic's configuration comes to on the data path: plain numbers, defaults filled in.
 
+use taffrail_crds::{TopicConfig, topic};
 use taffrail_proto::record::TimestampType;
 
 use crate::storage::Durability;
@@ -17,4 +18,23 @@ pub struct Settings {
     pub retention_ms: Option<i64>,
     /// Bytes that each partition keeps; `None`: no limit.
     pub retention_bytes: Option<u64>,
+}
+
+impl Settings {
+    /// Of a configuration that was admitted.
+    pub fn of(config: &TopicConfig) -> Self {
+        Self {
+            max_message_bytes: config.max_message_bytes() as usize,
+            timestamp_type: match config.timestamp_type() {
+                topic::TimestampType::CreateTime => TimestampType::CreateTime,
+                topic::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            durability: match config.durability() {
+                topic::Durability::Os => Durability::Os,
+                topic::Durability::Disk => Durability::Disk,
+            },
+            retention_ms: config.retention().as_millis().map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            retention_bytes: config.retention_bytes(),
+        }
+    }
 }

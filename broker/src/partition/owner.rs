@@ -1,0 +1,325 @@
+//! The task that owns a partition's writes: takes commands in bulk, hands batches to the log, answers when the log has
+//! them. All decisions are [`State`]'s and [`PendingAcks`]'; nothing here is shared but the published snapshot.
+//!
+//! Operations on the log resolve in the order in which they were made, so only the oldest is waited for; when it is done,
+//! all that are done with it are settled at once: one wake, one snapshot, for many batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use taffrail_proto::record::TimestampType;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::batch::OwnedBatch;
+use super::pending::PendingAcks;
+use super::state::{Decision, State};
+use super::{Acks, AppendError, Appended, DeleteRecordsError, Shared};
+use crate::context::Context;
+use crate::storage::{Append, Log, StorageError, Ticket};
+use crate::topics::Settings;
+
+/// Commands taken at once.
+const COMMANDS_AT_ONCE: usize = 256;
+
+type AppendReply = oneshot::Sender<Result<Appended, AppendError>>;
+type TrimReply = oneshot::Sender<Result<i64, DeleteRecordsError>>;
+
+/// A batch in line.
+pub(super) struct AppendCommand {
+    pub(super) batch: OwnedBatch,
+    pub(super) acks: Acks,
+    pub(super) leader_epoch: Option<i32>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) reply: AppendReply,
+}
+
+/// What the owner is asked to do. Small: each channel allocates for 32 of them, and there are 10,000 channels.
+pub(super) enum Command {
+    Append(Box<AppendCommand>),
+    /// Raise the log's start.
+    Trim {
+        to: i64,
+        reply: TrimReply,
+    },
+    /// Finish what is in flight and end.
+    Stop,
+}
+
+/// An operation that the log has not answered yet.
+struct InFlight {
+    ticket: Ticket,
+    effect: Effect,
+}
+
+enum Effect {
+    /// The log ends at `end`.
+    Append {
+        end: i64,
+        /// Held until then.
+        _permit: Option<OwnedSemaphorePermit>,
+    },
+    Trim {
+        to: i64,
+        reply: TrimReply,
+    },
+}
+
+/// See the module.
+pub(super) struct Owner {
+    log: Arc<dyn Log>,
+    context: Context,
+    settings: Arc<ArcSwap<Settings>>,
+    shared: Arc<Shared>,
+    state: State,
+    acks: PendingAcks<AppendReply, Appended>,
+    in_flight: VecDeque<InFlight>,
+    /// An append failed: nothing new is taken until all behind it have failed too.
+    rolling_back: bool,
+    /// Storage takes no writes any more: what comes now is refused for certain, and not of unknown outcome.
+    storage_failed: Option<StorageError>,
+}
+
+impl Owner {
+    pub(super) fn new(shared: Arc<Shared>, context: Context, settings: Arc<ArcSwap<Settings>>, state: State) -> Self {
+        Self {
+            log: shared.log.clone(),
+            context,
+            settings,
+            shared,
+            state,
+            acks: PendingAcks::new(),
+            in_flight: VecDeque::new(),
+            rolling_back: false,
+            storage_failed: None,
+        }
+    }
+
+    /// Until told to stop, or all handles are gone.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut taken = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                result = oldest(&mut self.in_flight) => self.settle(result),
+                count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE), if !self.rolling_back => {
+                    if count == 0 || self.take(&mut taken) {
+                        break;
+                    }
+                }
+            }
+        }
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            taken.push(command);
+        }
+        taken.drain(..).for_each(refuse_closed);
+        while !self.in_flight.is_empty() {
+            let result = oldest(&mut self.in_flight).await;
+            self.settle(result);
+        }
+    }
+
+    /// Does what was asked. True: one of them was to stop; those behind it are still in `taken`.
+    fn take(&mut self, taken: &mut Vec<Command>) -> bool {
+        let (settings, append_time) = (self.settings.load_full(), self.context.log_millis());
+        let mut commands = taken.drain(..);
+        while let Some(command) = commands.next() {
+            match command {
+                Command::Append(append) => self.append(*append, &settings, append_time),
+                Command::Trim { to, reply } => self.trim(to, reply),
+                Command::Stop => {
+                    commands.for_each(refuse_closed);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn append(&mut self, command: AppendCommand, settings: &Settings, append_time: i64) {
+        let decision = match &self.storage_failed {
+            Some(error) => Err(AppendError::Refused(error.clone())),
+            None => self.state.decide(command.batch.header(), command.leader_epoch),
+        };
+        match decision {
+            Err(error) => answer(command.reply, Err(error)),
+            Ok(Decision::Duplicate { base_offset, end }) => {
+                let appended = Appended { base_offset, duplicate: true, ..self.appended(settings, None) };
+                self.answer_at(end, command.acks, command.reply, appended);
+            }
+            Ok(Decision::Append { base_offset }) => self.place(command, base_offset, settings, append_time),
+        }
+    }
+
+    /// Hands a batch to the log.
+    fn place(&mut self, command: AppendCommand, base_offset: i64, settings: &Settings, append_time: i64) {
+        let by_broker = settings.timestamp_type == TimestampType::LogAppendTime;
+        let log_append_time = by_broker.then(|| self.context.wall_millis());
+        let (batch, header) = command.batch.place(base_offset, self.state.leader_epoch(), log_append_time);
+        let end = header.next_offset();
+        let ticket = self.log.append(Append { batch, header, append_time, durability: settings.durability });
+        self.state.placed(&header, append_time);
+        self.in_flight.push_back(InFlight { ticket, effect: Effect::Append { end, _permit: command.permit } });
+        let appended = Appended { base_offset: Some(base_offset), ..self.appended(settings, log_append_time) };
+        self.answer_at(end, command.acks, command.reply, appended);
+    }
+
+    fn appended(&self, settings: &Settings, log_append_time: Option<i64>) -> Appended {
+        Appended {
+            base_offset: None,
+            durability: settings.durability,
+            replicas: 1,
+            leader_epoch: self.state.leader_epoch(),
+            log_append_time,
+            log_start_offset: self.state.log_start(),
+            duplicate: false,
+        }
+    }
+
+    /// Answers when the log has what lies before `end`, or at once where that is so or nobody wants to wait.
+    fn answer_at(&mut self, end: i64, acks: Acks, reply: AppendReply, appended: Appended) {
+        let reached = match acks {
+            Acks::None => {
+                return answer(reply, Ok(Appended { base_offset: None, replicas: 0, ..appended }));
+            }
+            Acks::Leader => self.state.log_end(),
+            Acks::All => self.state.high_watermark(),
+        };
+        if end <= reached {
+            answer(reply, Ok(appended));
+        } else {
+            self.acks.push(acks, end, reply, appended);
+        }
+    }
+
+    /// Raises the log's start, at most to the high watermark (Q3).
+    fn trim(&mut self, to: i64, reply: TrimReply) {
+        let high_watermark = self.state.high_watermark();
+        if to < 0 || to > high_watermark {
+            return answer(reply, Err(DeleteRecordsError::OutOfRange { offset: to, high_watermark }));
+        }
+        if to <= self.state.log_start() {
+            return answer(reply, Ok(self.state.log_start()));
+        }
+        self.in_flight.push_back(InFlight { ticket: self.log.trim(to), effect: Effect::Trim { to, reply } });
+    }
+
+    /// Takes note of the oldest operation's result, and of those that are there behind it.
+    fn settle(&mut self, first: Result<(), Failure>) {
+        let mut next = Some(first);
+        while let Some(result) = next {
+            let InFlight { effect, .. } = self.in_flight.pop_front().expect("only what is in flight is settled");
+            match (effect, result) {
+                (Effect::Append { end, .. }, Ok(())) => self.state.written(end),
+                (Effect::Append { .. }, Err(failure)) => self.append_failed(&failure),
+                (Effect::Trim { to, reply }, Ok(())) => {
+                    self.state.trimmed(to);
+                    answer(reply, Ok(self.state.log_start()));
+                }
+                (Effect::Trim { reply, .. }, Err(failure)) => answer(reply, Err(failure.into())),
+            }
+            next = self.in_flight.front_mut().and_then(|oldest| done(oldest.ticket.try_recv()));
+        }
+        if self.rolling_back && self.in_flight.is_empty() {
+            self.rolling_back = false;
+            self.state.roll_back(self.log.extent().end, self.log.producers());
+        }
+        // Published first: who is told of an append can read it (R4).
+        self.shared.publish(self.state.snapshot(false));
+        let (log_end, high_watermark) = (self.state.log_end(), self.state.high_watermark());
+        self.acks.release(log_end, high_watermark, |reply, appended| answer(reply, Ok(appended)));
+    }
+
+    /// The log refused a batch; it refuses those behind it too, for they do not begin at its end (R5).
+    fn append_failed(&mut self, failure: &Failure) {
+        let first = !std::mem::replace(&mut self.rolling_back, true);
+        if let Failure::Storage(error) = failure
+            && first
+            && ends_writing(error)
+        {
+            self.storage_failed = Some(error.clone());
+        }
+        self.acks.fail(self.state.log_end(), |reply| answer(reply, Err(failure.clone().into())));
+    }
+}
+
+impl Drop for Owner {
+    /// However the task ends, readers and waiters get to know.
+    fn drop(&mut self) {
+        self.shared.publish(self.state.snapshot(true));
+    }
+}
+
+/// Why an operation on the log failed.
+#[derive(Clone, Debug)]
+enum Failure {
+    Storage(StorageError),
+    /// The storage was closed before it answered.
+    Unanswered,
+}
+
+impl From<Failure> for AppendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Storage(error) if ends_writing(&error) => Self::Unknown(error),
+            Failure::Storage(error) => Self::Refused(error),
+            Failure::Unanswered => Self::ClosedInFlight,
+        }
+    }
+}
+
+impl From<Failure> for DeleteRecordsError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Storage(error) => Self::Storage(error),
+            Failure::Unanswered => Self::Closed,
+        }
+    }
+}
+
+/// After such an error storage takes no more writes, and what was in flight may or may not be there after a restart.
+fn ends_writing(error: &StorageError) -> bool {
+    match error {
+        StorageError::WrongOffset { .. }
+        | StorageError::OutOfBounds { .. }
+        | StorageError::DiskFull { .. }
+        | StorageError::NoSuchLog(_)
+        | StorageError::Closed => false,
+        StorageError::Failed(_)
+        | StorageError::InUse { .. }
+        | StorageError::NewerFormat { .. }
+        | StorageError::Damaged { .. }
+        | StorageError::Io { .. } => true,
+    }
+}
+
+/// The result of the oldest operation; never, if there is none. Cancel safe.
+async fn oldest(in_flight: &mut VecDeque<InFlight>) -> Result<(), Failure> {
+    match in_flight.front_mut() {
+        Some(oldest) => (&mut oldest.ticket).await.map_or(Err(Failure::Unanswered), |r| r.map_err(Failure::Storage)),
+        None => std::future::pending().await,
+    }
+}
+
+fn done(result: Result<Result<(), StorageError>, oneshot::error::TryRecvError>) -> Option<Result<(), Failure>> {
+    match result {
+        Ok(result) => Some(result.map_err(Failure::Storage)),
+        Err(oneshot::error::TryRecvError::Closed) => Some(Err(Failure::Unanswered)),
+        Err(oneshot::error::TryRecvError::Empty) => None,
+    }
+}
+
+/// Answers what came too late.
+pub(super) fn refuse_closed(command: Command) {
+    match command {
+        Command::Append(append) => answer(append.reply, Err(AppendError::Closed)),
+        Command::Trim { reply, .. } => answer(reply, Err(DeleteRecordsError::Closed)),
+        Command::Stop => {}
+    }
+}
+
+/// Who asked may have gone away; then nobody needs the answer.
+fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
+}
