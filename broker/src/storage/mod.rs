@@ -26,6 +26,7 @@ mod error;
 pub mod leader_epochs;
 pub mod memory;
 pub mod producers;
+mod timestamps;
 pub mod wal;
 
 pub use error::{ReadError, StorageError};
