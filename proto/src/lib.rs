@@ -8,7 +8,7 @@ pub mod partitioner;
 pub mod record;
 
 /// The gRPC API, version 1.
-#[allow(clippy::pedantic, unreachable_pub)]
+#[allow(clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]
 pub mod v1 {
     tonic::include_proto!("taffrail.v1");
 

@@ -131,6 +131,12 @@ impl Scratch {
         Ok(&self.output[..length])
     }
 
+    /// Gives back output memory beyond `bytes`. For owners that live long, after a batch that was unusually large.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.output.truncate(bytes);
+        self.output.shrink_to(bytes);
+    }
+
     /// Bytes held for output.
     #[must_use]
     pub fn capacity(&self) -> usize {

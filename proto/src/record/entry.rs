@@ -26,7 +26,7 @@ pub const MAX_HEADERS_BYTES: usize = 64 << 10;
 pub const MAX_HEADER_NAME_BYTES: usize = 32 << 10;
 
 /// A record's fields. Headers are decoded when they are asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) timestamp_delta: i64,
     pub(super) offset_delta: i32,
@@ -62,7 +62,7 @@ impl<'a> Entry<'a> {
 }
 
 /// A record's headers in order, decoded one by one. Ends after the first fault.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Headers<'a> {
     cursor: Cursor<'a>,
     left: u32,

@@ -71,8 +71,13 @@ pub enum BatchError {
     #[error("{extra} bytes follow the record batch's last record: encode the batch again")]
     TrailingRecordBytes { extra: usize },
     /// Some records break a rule: the first ten of them.
-    #[error("{} (of the first {} invalid records); correct or leave them out and send the batch again", .0[0], .0.len())]
+    #[error("{}; correct or leave them out and send the batch again", list(.0))]
     InvalidRecords(Vec<InvalidRecord>),
+}
+
+fn list(invalid: &[InvalidRecord]) -> String {
+    let named: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+    format!("records of the batch break rules: {}", named.join(", "))
 }
 
 /// A record that breaks a rule, by its position.

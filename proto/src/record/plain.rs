@@ -88,6 +88,42 @@ impl From<InvalidRecord> for v1::RecordError {
     }
 }
 
+impl BatchError {
+    /// The API's reason for refusing a produced batch with this fault.
+    #[must_use]
+    pub fn reason(&self) -> v1::Reason {
+        match self {
+            Self::TooLarge { .. } | Self::TooLargeUnpacked { .. } => v1::Reason::BatchTooLarge,
+            Self::InvalidRecords(_) => v1::Reason::InvalidRecord,
+            Self::UnsupportedMagic { .. }
+            | Self::Empty
+            | Self::UnknownAttributes { .. }
+            | Self::UnknownCompression { .. }
+            | Self::ControlNotAllowed
+            | Self::TransactionalNotAllowed
+            | Self::AppendTimeNotAllowed
+            | Self::InvalidProducer { .. } => v1::Reason::InvalidRequest,
+            Self::Truncated { .. }
+            | Self::InvalidLength { .. }
+            | Self::TrailingBytes { .. }
+            | Self::CrcMismatch { .. }
+            | Self::InvalidCount { .. }
+            | Self::InvalidOffset { .. }
+            | Self::CorruptCompression { .. }
+            | Self::TrailingRecordBytes { .. } => v1::Reason::CorruptBatch,
+        }
+    }
+
+    /// The records at fault, for the API's `record_errors`.
+    #[must_use]
+    pub fn record_errors(&self) -> Vec<v1::RecordError> {
+        match self {
+            Self::InvalidRecords(invalid) => invalid.iter().copied().map(Into::into).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl BatchProducer {
     /// From a plain request's identity and the sequence number of its first record.
     pub fn from_plain(identity: v1::ProducerIdentity, first_sequence: i32) -> Result<Self, BatchError> {

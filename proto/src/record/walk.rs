@@ -28,7 +28,7 @@ pub struct Limits {
     pub max_batch_bytes: usize,
     /// Bytes of the records when unpacked. Only compressed batches are held to it.
     pub max_unpacked_bytes: usize,
-    /// No record may be later, in milliseconds since 1970.
+    /// No record may be later, in milliseconds since 1970. Where the broker overwrites the timestamps: `i64::MAX`.
     pub latest_timestamp: i64,
     /// Accept batches with the transactional bit.
     pub allow_transactional: bool,
@@ -109,13 +109,16 @@ fn check_header(header: &BatchHeader, limits: &Limits) -> Result<(), BatchError>
     Ok(())
 }
 
-/// Absent is -1 three times; a control batch has no sequence.
+/// Absent is -1 three times, which a transaction's batch may not be; a control batch has no sequence.
 fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
-    let (id, epoch) = (header.producer_id, i32::from(header.producer_epoch));
-    match (id, epoch, header.base_sequence) {
-        (-1, -1, -1) => Ok(()),
-        (_, _, -1) if header.is_control() => BatchProducer::new(id, epoch, 0).map(drop),
-        (_, _, first_sequence) => BatchProducer::new(id, epoch, first_sequence).map(drop),
+    let (id, epoch, first_sequence) = (header.producer_id, i32::from(header.producer_epoch), header.base_sequence);
+    if (id, epoch, first_sequence) == (-1, -1, -1) && !header.is_transactional() {
+        return Ok(());
+    }
+    let checked = if header.is_control() && first_sequence == -1 { 0 } else { first_sequence };
+    match BatchProducer::new(id, epoch, checked) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(BatchError::InvalidProducer { id, epoch, first_sequence }),
     }
 }
 

@@ -171,9 +171,10 @@ fn incompressible_records_are_stored_uncompressed() {
 #[test]
 fn a_builder_used_again_keeps_its_memory_and_forgets_its_records() {
     let mut builder = BatchBuilder::with_capacity(1 << 16);
+    let value = vec![0; 30_000];
     for round in 1..4_i64 {
-        builder.push(None, Some(&[0; 30_000]), [], round).unwrap();
-        builder.push(None, Some(&[0; 30_000]), [], round).unwrap();
+        builder.push(None, Some(&value), [], round).unwrap();
+        builder.push(None, Some(&value), [], round).unwrap();
         let batch = builder.build(Compression::None, None).unwrap();
         assert_eq!(BatchHeader::parse(&batch).unwrap().base_timestamp, round);
         assert!(builder.bytes.capacity() >= 1 << 16);

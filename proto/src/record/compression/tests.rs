@@ -33,6 +33,16 @@ fn packed_bytes_unpack_to_themselves_with_buffers_used_again() {
 }
 
 #[test]
+fn memory_is_given_back_on_demand() {
+    let mut scratch = Scratch::new();
+    let packed = pack(Compression::Lz4, &text(500_000));
+    scratch.unpack(Compression::Lz4, &packed, LIMIT).unwrap();
+    scratch.shrink_to(1_000);
+    assert!(scratch.capacity() <= 1_000);
+    assert_eq!(scratch.unpack(Compression::Lz4, &packed, LIMIT).unwrap(), text(500_000));
+}
+
+#[test]
 fn the_bound_is_exact() {
     for compression in PACKED {
         for length in [1, 1_000, 200_000] {

@@ -52,3 +52,15 @@ fn codecs_have_the_same_numbers_in_the_api_and_in_batches() {
         assert_eq!(Compression::from(api), compression);
     }
 }
+
+#[test]
+fn refusals_name_reason_and_records() {
+    use crate::record::{InvalidRecord, RecordFault};
+    let error = BatchError::InvalidRecords(vec![InvalidRecord { index: 4, fault: RecordFault::HeaderNameNotUtf8 }]);
+    assert_eq!(error.reason(), v1::Reason::InvalidRecord);
+    let expected = v1::RecordError { index: 4, message: RecordFault::HeaderNameNotUtf8.to_string() };
+    assert_eq!(error.record_errors(), [expected]);
+    let error = BatchError::TooLargeUnpacked { limit: 1 };
+    assert_eq!((error.reason(), error.record_errors()), (v1::Reason::BatchTooLarge, vec![]));
+    assert_eq!(BatchError::CrcMismatch { stored: 0, computed: 1 }.reason(), v1::Reason::CorruptBatch);
+}

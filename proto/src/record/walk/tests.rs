@@ -101,7 +101,13 @@ fn what_only_the_broker_may_set_is_refused() {
         assert_eq!(check(&patched(ATTRIBUTES, attributes.to_be_bytes())), Err(error));
     }
     let allowed = Limits { allow_transactional: true, allow_control: true, ..limits() };
-    let bytes = patched(ATTRIBUTES, (0b11_0000_i16).to_be_bytes());
+    let mut bytes = patched(ATTRIBUTES, (0b11_0000_i16).to_be_bytes());
+    // A transaction has a producer; a marker of it has no sequence.
+    let absent = BatchError::InvalidProducer { id: -1, epoch: -1, first_sequence: -1 };
+    assert_eq!(validate(&bytes, &allowed, &mut Scratch::new()), Err(absent));
+    put(&mut bytes, PRODUCER_ID, 4_i64.to_be_bytes());
+    put(&mut bytes, PRODUCER_EPOCH, 0_i16.to_be_bytes());
+    seal(&mut bytes);
     assert!(validate(&bytes, &allowed, &mut Scratch::new()).is_ok());
 }
 
@@ -248,7 +254,7 @@ fn at_most_ten_invalid_records_are_named() {
     let Err(error @ BatchError::InvalidRecords(_)) = check(&batch_of(&records, 50)) else { panic!() };
     let BatchError::InvalidRecords(invalid) = &error else { panic!() };
     assert_eq!(invalid.iter().map(|r| r.index).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
-    assert!(error.to_string().starts_with("record 0: "), "{error}");
+    assert!(error.to_string().contains("record 9: 1 bytes follow its last field"), "{error}");
 }
 
 #[test]
