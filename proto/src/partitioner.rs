@@ -41,7 +41,7 @@ pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
 mod tests {
     use super::*;
 
-    /// From Kafka's `UtilsTest.testMurmur2`, and the empty key computed with the same algorithm.
+    /// From `UtilsTest.testMurmur2`.
     #[test]
     fn murmur2_gives_the_values_of_kafkas_own_test() {
         let vectors: [(&str, i32); 6] = [
