@@ -8,17 +8,17 @@
 //! This crate knows nothing of brokers, storage or the wire.
 #![warn(missing_docs)]
 
-// pub mod admission;
+pub mod admission;
 pub mod condition;
 pub mod config;
 pub mod duration;
-// pub mod field;
+pub mod field;
 pub mod kafka;
-// pub mod manifest;
+pub mod manifest;
 pub mod name;
 pub mod size;
 pub mod topic;
-// pub mod yaml;
+pub mod yaml;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -184,24 +184,23 @@ pub struct TopicConfig {
     /// How many bytes each partition keeps (Kafka: retention.bytes); the oldest records go first: a size such as 10Gi or
     /// 500M. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == string ? quantity(self).isGreaterThan(quantity('0')) : self > 0")
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))")
         .message("retentionBytes is 1 at least; leave it out for no limit"))]
     pub retention_bytes: Option<Size>,
 
     /// Largest record batch that is accepted, after compression (Kafka: max.message.bytes): a size from 1Ki to 32Mi.
     /// Clients in plain gRPC receive 4Mi at most unless told otherwise. Default: 1048588.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == string ? quantity(self).compareTo(quantity('1Ki')) >= 0 && quantity(self).compareTo(quantity('32Mi')) <= 0 : self >= 1024 && self <= 33554432")
+    #[x_kube(validation = Rule::new("!quantity(string(self)).isLessThan(quantity('1Ki')) && !quantity(string(self)).isGreaterThan(quantity('32Mi'))")
         .message("maxMessageBytes is from 1Ki to 32Mi"))]
     pub max_message_bytes: Option<Size>,
 
-    // Documented at its type: the schema of an optional enum takes its description from there.
-    #[allow(missing_docs)]
+    /// What an acknowledged record has been written to. Default: os.
+    // The schema of an optional enum takes its description from the type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
 
-    // Documented at its type, likewise.
-    #[allow(missing_docs)]
+    /// Which time records carry. Default: CreateTime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp_type: Option<TimestampType>,
 
