@@ -10,6 +10,7 @@
 //! - [`partition`]: one task that owns each partition's writes, and how it is read.
 //! - [`producer_ids`]: identities of idempotent producers.
 //! - [`readiness`]: whether this broker should get requests, and why not.
+//! - [`retention`]: gives up old records and space.
 //! - [`storage`]: logs of record batches on RocksDB; knows offsets, not topics' names.
 //! - [`telemetry`]: the log.
 //! - [`topics`]: the topics that are served, by name.
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod partition;
 pub mod producer_ids;
 pub mod readiness;
+pub mod retention;
 pub mod storage;
 pub mod telemetry;
 pub mod topics;

@@ -4,6 +4,7 @@ use taffrail_crds::config::ConfigFault;
 use taffrail_crds::name::TopicNameFault;
 use uuid::Uuid;
 
+use super::serving::ServingError;
 use crate::metadata::MetadataError;
 use crate::storage::StorageError;
 
@@ -47,7 +48,21 @@ pub enum TopicError {
     /// The logs could not be made.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The log of a partition, which was made, is not there. Nothing is put in its place (M9).
+    #[error(
+        "the log of partition {0} is missing in the data directory: restore it, or delete the topic and make it again"
+    )]
+    MissingLog(i32),
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopping,
+}
+
+impl From<ServingError> for TopicError {
+    fn from(error: ServingError) -> Self {
+        match error {
+            ServingError::MissingLog(index) => Self::MissingLog(index),
+            ServingError::Storage(error) => Self::Storage(error),
+        }
+    }
 }

@@ -3,17 +3,26 @@
 //! What is wanted stands in `Topic` objects in the [`MetadataStore`]; the controller admits them by the rules of
 //! `taffrail_crds`, gives them their identity, makes their logs and serves them through [`Topics`]. One change at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use taffrail_crds::config::ConfigEntry;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use self::object::DeletedTopic;
+use self::serving::Serving;
 use crate::context::Context;
-use crate::metadata::MetadataStore;
-use crate::storage::Storage;
+use crate::metadata::{MetadataStore, Object};
+use crate::storage::{PartitionId, Storage};
 use crate::topics::Topics;
 
 mod error;
+mod object;
+mod serving;
+mod start;
+mod topics;
+mod trash;
 
 pub use error::TopicError;
 
@@ -87,67 +96,131 @@ pub struct Applied {
     pub failed: Vec<(String, String)>,
 }
 
-/// Makes, changes, removes topics and brings them back.
-pub struct Controller {}
+/// Makes, changes, removes topics and brings them back. Changes run to their end even if the caller goes away.
+#[derive(Clone)]
+pub struct Controller {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Context,
+    metadata: Arc<dyn MetadataStore>,
+    serving: Serving,
+    /// Held through each change, so that there is one at a time.
+    known: Mutex<Known>,
+}
+
+/// All topics, as the metadata has them.
+struct Known {
+    /// By the topic's name.
+    topics: BTreeMap<String, Stored>,
+    /// By id.
+    trash: BTreeMap<Uuid, Trashed>,
+}
+
+/// A topic's object, raw and read.
+struct Stored {
+    object: Object,
+    topic: taffrail_crds::Topic,
+    id: Uuid,
+}
+
+/// The same of a topic in the trash.
+struct Trashed {
+    object: Object,
+    deleted: DeletedTopic,
+}
 
 impl Controller {
     /// Reads all topics from the metadata, opens their logs and serves them. Logs without a topic are kept and reported (M9).
     pub async fn start(
-        _context: Context,
-        _storage: Arc<dyn Storage>,
-        _metadata: Arc<dyn MetadataStore>,
-        _topics: Arc<Topics>,
+        context: Context,
+        storage: Arc<dyn Storage>,
+        metadata: Arc<dyn MetadataStore>,
+        topics: Arc<Topics>,
     ) -> Result<Arc<Self>, TopicError> {
-        todo!()
+        let known = Mutex::new(start::load(&metadata).await?);
+        let serving = Serving::new(context.clone(), storage, topics);
+        let inner = Arc::new(Inner { context, metadata, serving, known });
+        inner.serve_all().await;
+        Ok(Arc::new(Self { inner }))
     }
 
     /// Makes a topic; with `validate_only` it only says whether it would.
-    pub async fn create(&self, _topic: NewTopic, _validate_only: bool) -> Result<TopicDescription, TopicError> {
-        todo!()
+    pub async fn create(&self, topic: NewTopic, validate_only: bool) -> Result<TopicDescription, TopicError> {
+        self.run(move |inner| async move { inner.create(topic, validate_only).await }).await?
     }
 
     /// Changes a topic.
     pub async fn alter(
         &self,
-        _name: &str,
-        _change: TopicChange,
-        _validate_only: bool,
+        name: &str,
+        change: TopicChange,
+        validate_only: bool,
     ) -> Result<TopicDescription, TopicError> {
-        todo!()
+        let name = name.to_owned();
+        self.run(move |inner| async move { inner.alter(&name, change, validate_only).await }).await?
     }
 
     /// Puts a topic in the trash. It is not served any more; its records stay until its window is over.
-    pub async fn delete(&self, _name: &str, _id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
-        todo!()
+    pub async fn delete(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
+        let name = name.to_owned();
+        self.run(move |inner| async move { inner.delete(&name, id).await }).await?
     }
 
     /// Brings a topic back with its id, records, offsets and configuration, under its old name or another.
-    pub async fn undelete(&self, _which: Deleted, _new_name: Option<&str>) -> Result<TopicDescription, TopicError> {
-        todo!()
-    }
-
-    /// A topic that is not in the trash.
-    pub async fn describe(&self, _name: &str) -> Result<TopicDescription, TopicError> {
-        todo!()
-    }
-
-    /// All topics by name, with those in the trash where asked for.
-    pub async fn list(&self, _include_deleted: bool) -> Result<Vec<TopicDescription>, TopicError> {
-        todo!()
+    pub async fn undelete(&self, which: Deleted, new_name: Option<&str>) -> Result<TopicDescription, TopicError> {
+        let new_name = new_name.map(ToOwned::to_owned);
+        self.run(move |inner| async move { inner.undelete(which, new_name).await }).await?
     }
 
     /// Makes or changes the topics of a manifest so that they are as it says. Others are left alone.
-    pub async fn apply(&self, _manifest: Vec<taffrail_crds::Topic>) -> Result<Applied, TopicError> {
-        todo!()
+    pub async fn apply(&self, manifest: Vec<taffrail_crds::Topic>) -> Result<Applied, TopicError> {
+        self.run(move |inner| async move { inner.apply(manifest).await }).await
+    }
+
+    /// Lets the topics go whose time in the trash is over; answers how many.
+    pub async fn purge(&self) -> u64 {
+        self.run(move |inner| async move { inner.purge().await }).await.unwrap_or(0)
+    }
+
+    /// A topic that is not in the trash.
+    pub async fn describe(&self, name: &str) -> Result<TopicDescription, TopicError> {
+        let known = self.inner.known.lock().await;
+        let stored = known.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        Ok(object::describe(&stored.topic, None))
+    }
+
+    /// All topics by name, with those in the trash where asked for.
+    pub async fn list(&self, include_deleted: bool) -> Result<Vec<TopicDescription>, TopicError> {
+        let known = self.inner.known.lock().await;
+        let mut topics: Vec<_> = known.topics.values().map(|stored| object::describe(&stored.topic, None)).collect();
+        if include_deleted {
+            let trashed = known.trash.values().map(|trashed| &trashed.deleted);
+            topics.extend(trashed.map(|deleted| object::describe(&deleted.topic, Some(deleted.trash()))));
+        }
+        topics.sort_by(|a, b| (&a.name, a.trash.map(|t| t.deleted_at)).cmp(&(&b.name, b.trash.map(|t| t.deleted_at))));
+        Ok(topics)
     }
 
     /// Logs whose topic is not known: kept, not served (M9).
-    pub fn orphans(&self) -> Vec<crate::storage::PartitionId> {
-        todo!()
+    pub async fn orphans(&self) -> Vec<PartitionId> {
+        self.inner.orphans_of(&*self.inner.known.lock().await)
     }
 
-    /// Stops all partitions after what they have in line.
+    /// Stops all partitions after what is in flight. Their topics stay known; what is asked of them is answered as closed.
     pub async fn stop(&self) {
-        todo!()
+        self.inner.serving.stop().await;
+    }
+
+    /// Runs a change in a task of its own, which nobody cancels.
+    async fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        change: impl FnOnce(Arc<Inner>) -> F,
+    ) -> Result<T, TopicError> {
+        tokio::spawn(change(self.inner.clone())).await.map_err(|_| TopicError::Stopping)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,12 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 use uuid::Uuid;
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod embedded;
+
+pub use embedded::EmbeddedStore;
+
 /// What sort of object; the Kubernetes kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

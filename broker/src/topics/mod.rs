@@ -28,6 +28,8 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
     /// Used by the broker itself.
     pub internal: bool,
+    /// Where its partitions look their settings up.
+    cell: Arc<ArcSwap<Settings>>,
 }
 
 /// All topics at one moment.
@@ -57,6 +59,24 @@ pub enum LookupError {
 }
 
 impl Topic {
+    /// Of partitions that look their settings up in `cell`.
+    pub(crate) fn new(name: Arc<str>, id: Uuid, cell: Arc<ArcSwap<Settings>>, partitions: Vec<Partition>) -> Self {
+        let internal = name.starts_with("__");
+        Self { name, id, settings: cell.load_full(), partitions, internal, cell }
+    }
+
+    /// With other settings, which its partitions follow from now on, and more partitions.
+    pub(crate) fn changed(&self, settings: Settings, more: Vec<Partition>) -> Self {
+        self.cell.store(Arc::new(settings));
+        let partitions = self.partitions.iter().cloned().chain(more).collect();
+        Self::new(self.name.clone(), self.id, self.cell.clone(), partitions)
+    }
+
+    /// Where its partitions look their settings up.
+    pub(crate) fn settings_cell(&self) -> &Arc<ArcSwap<Settings>> {
+        &self.cell
+    }
+
     /// A partition by its number.
     pub fn partition(&self, index: i32) -> Result<&Partition, LookupError> {
         let found = usize::try_from(index).ok().and_then(|index| self.partitions.get(index));

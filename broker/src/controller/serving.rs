@@ -1,0 +1,151 @@
+//! Makes topics' logs and puts them into service and out of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::partition::Partition;
+use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
+use crate::topics::{Settings, Topic, Topics};
+
+/// Storage and the registry of what is served.
+pub(super) struct Serving {
+    context: Context,
+    storage: Arc<dyn Storage>,
+    topics: Arc<Topics>,
+    /// This start cannot prove that all acknowledged appends are there (D7).
+    new_epochs: bool,
+}
+
+/// Logs by what they hold.
+pub(super) type Logs = HashMap<PartitionId, Arc<dyn Log>>;
+
+/// Why a topic is not served.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ServingError {
+    /// Logs that were made are not there: an empty one in their place would hide the loss (M9).
+    #[error(
+        "the log of partition {0} is missing in the data directory: restore it, or delete the topic and make it again"
+    )]
+    MissingLog(i32),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A topic to be served.
+pub(super) struct Wanted {
+    pub(super) name: Arc<str>,
+    pub(super) id: Uuid,
+    pub(super) settings: Settings,
+    pub(super) partitions: i32,
+    /// Partitions whose logs must be there.
+    pub(super) made: i32,
+}
+
+impl Serving {
+    pub(super) fn new(context: Context, storage: Arc<dyn Storage>, topics: Arc<Topics>) -> Self {
+        let new_epochs = !storage.identity().complete;
+        Self { context, storage, topics, new_epochs }
+    }
+
+    /// All logs there are.
+    pub(super) fn logs(&self) -> Logs {
+        self.storage.logs().into_iter().map(|log| (log.partition(), log)).collect()
+    }
+
+    /// Makes what is missing of a topic's logs and opens them. Does not publish it.
+    pub(super) async fn open(&self, wanted: Wanted, logs: &Logs) -> Result<Arc<Topic>, ServingError> {
+        let found: Vec<_> =
+            (0..wanted.partitions).map(|index| logs.get(&PartitionId { topic: wanted.id, index }).cloned()).collect();
+        let missing = found.iter().zip(0..wanted.made).find(|(log, _)| log.is_none());
+        if let Some((_, index)) = missing {
+            return Err(ServingError::MissingLog(index));
+        }
+        let logs = self.make_missing(wanted.id, found).await?;
+        let settings = Arc::new(ArcSwap::from_pointee(wanted.settings));
+        let partitions = self.open_all(logs, &settings).await?;
+        Ok(Arc::new(Topic::new(wanted.name, wanted.id, settings, partitions)))
+    }
+
+    /// Makes logs for the partitions that a topic gets in addition, and opens them. Does not publish them.
+    pub(super) async fn grow(&self, topic: &Topic, partitions: i32) -> Result<Vec<Partition>, ServingError> {
+        let more = partitions.saturating_sub(topic.partitions.len() as i32).max(0) as usize;
+        let first = topic.partitions.len();
+        let logs = self.make(topic.id, (first..first + more).map(|index| (index as i32, None)).collect()).await?;
+        Ok(self.open_all(logs, topic.settings_cell()).await?)
+    }
+
+    async fn make_missing(
+        &self,
+        topic: Uuid,
+        found: Vec<Option<Arc<dyn Log>>>,
+    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+        self.make(topic, (0..).zip(found).collect()).await
+    }
+
+    async fn make(
+        &self,
+        topic: Uuid,
+        partitions: Vec<(i32, Option<Arc<dyn Log>>)>,
+    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+        if partitions.iter().all(|(_, log)| log.is_some()) {
+            return Ok(partitions.into_iter().filter_map(|(_, log)| log).collect());
+        }
+        let storage = self.storage.clone();
+        let make = move |(index, log): (i32, Option<Arc<dyn Log>>)| match log {
+            Some(log) => Ok(log),
+            None => storage.create(PartitionId { topic, index }),
+        };
+        let made = tokio::task::spawn_blocking(move || partitions.into_iter().map(make).collect()).await;
+        made.unwrap_or(Err(StorageError::Closed))
+    }
+
+    async fn open_all(
+        &self,
+        logs: Vec<Arc<dyn Log>>,
+        settings: &Arc<ArcSwap<Settings>>,
+    ) -> Result<Vec<Partition>, StorageError> {
+        // All at once: each may wait for its first leader epoch to be written, which storage does for many together.
+        let open = |log| Partition::open(log, self.context.clone(), settings.clone(), self.new_epochs);
+        let opening: Vec<_> = logs.into_iter().map(open).collect();
+        futures::future::try_join_all(opening).await
+    }
+
+    /// Serves topics, in the place of those of the same name.
+    pub(super) fn publish(&self, topics: Vec<Arc<Topic>>) {
+        self.topics.change(topics, &[]);
+    }
+
+    /// A topic that is served.
+    pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.image().topic(name).ok().cloned()
+    }
+
+    /// Takes a topic out of service. What is in flight is finished; its logs stay.
+    pub(super) async fn withdraw(&self, name: &str) {
+        let Some(topic) = self.topic(name) else { return };
+        self.topics.change(vec![], &[topic.name.clone()]);
+        stop(&topic.partitions).await;
+    }
+
+    /// Takes everything out of service, but leaves the names known: clients shall not think the topics gone.
+    pub(super) async fn stop(&self) {
+        let image = self.topics.full_image();
+        let partitions: Vec<_> = image.topics().flat_map(|topic| topic.partitions.iter().cloned()).collect();
+        stop(&partitions).await;
+    }
+
+    /// Deletes logs for good.
+    pub(super) async fn delete(&self, logs: Vec<LogId>) -> Result<(), StorageError> {
+        let storage = self.storage.clone();
+        let delete = move || logs.into_iter().try_for_each(|log| storage.delete(log));
+        tokio::task::spawn_blocking(delete).await.unwrap_or(Err(StorageError::Closed))
+    }
+}
+
+async fn stop(partitions: &[Partition]) {
+    futures::future::join_all(partitions.iter().map(Partition::stop)).await;
+}

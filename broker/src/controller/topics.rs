@@ -1,0 +1,200 @@
+//! Making and changing topics.
+
+use std::sync::Arc;
+
+use taffrail_crds::Topic;
+use uuid::Uuid;
+
+use super::object::{self, DeletedTopic};
+use super::serving::Wanted;
+use super::{Applied, Inner, Known, NewTopic, Stored, TopicChange, TopicDescription, TopicError};
+use crate::metadata::{Kind, MetadataError};
+use crate::topics::Settings;
+
+impl Inner {
+    pub(super) async fn create(&self, request: NewTopic, check_only: bool) -> Result<TopicDescription, TopicError> {
+        let topic = object::new_object(&request)?;
+        let mut known = self.known.lock().await;
+        self.create_object(&mut known, topic, check_only).await
+    }
+
+    pub(super) async fn alter(
+        &self,
+        name: &str,
+        change: TopicChange,
+        check_only: bool,
+    ) -> Result<TopicDescription, TopicError> {
+        let mut known = self.known.lock().await;
+        let old = known.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        let new = object::changed_object(&old.topic, &change)?;
+        self.change_object(&mut known, name, new, check_only).await
+    }
+
+    pub(super) async fn apply(&self, manifest: Vec<Topic>) -> Applied {
+        let (mut applied, mut known) = (Applied::default(), self.known.lock().await);
+        for topic in manifest {
+            let name = topic.topic_name();
+            match self.apply_one(&mut known, topic).await {
+                Ok(Outcome::Created) => applied.created.push(name),
+                Ok(Outcome::Changed) => applied.changed.push(name),
+                Ok(Outcome::Unchanged) => applied.unchanged.push(name),
+                Err(error) => applied.failed.push((name, error.to_string())),
+            }
+        }
+        applied
+    }
+
+    async fn apply_one(&self, known: &mut Known, manifest: Topic) -> Result<Outcome, TopicError> {
+        let object_name = manifest.metadata.name.as_deref().unwrap_or_default();
+        let Some((name, old)) = known.topics.iter().find(|(_, stored)| stored.object.name == object_name) else {
+            self.create_object(known, manifest, false).await?;
+            return Ok(Outcome::Created);
+        };
+        let (name, new) = (name.clone(), object::merged_object(&old.topic, &manifest));
+        if object::is_same(&old.topic, &new) {
+            return Ok(Outcome::Unchanged);
+        }
+        self.change_object(known, &name, new, false).await?;
+        Ok(Outcome::Changed)
+    }
+
+    async fn create_object(
+        &self,
+        known: &mut Known,
+        mut topic: Topic,
+        check_only: bool,
+    ) -> Result<TopicDescription, TopicError> {
+        topic.status = None;
+        object::admit(&topic, None)?;
+        let name = topic.topic_name();
+        if known.topics.contains_key(&name) {
+            return Err(TopicError::Exists(name));
+        }
+        if check_only {
+            return Ok(object::describe(&topic, None));
+        }
+        match object::adopted_id(&topic) {
+            Some(id) => self.adopt(known, topic, id).await,
+            None => {
+                let id = self.new_id();
+                self.record_and_serve(known, topic, id, 0).await
+            }
+        }
+    }
+
+    /// Makes a topic that takes over the data of one in the trash, or of one whose object was lost.
+    async fn adopt(&self, known: &mut Known, mut topic: Topic, id: Uuid) -> Result<TopicDescription, TopicError> {
+        let Some(deleted) = known.trash.get(&id).map(|trashed| trashed.deleted.clone()) else {
+            let logs = self.serving.logs();
+            let made = logs.keys().filter(|partition| partition.topic == id).map(|p| p.index + 1).max();
+            let taken = known.topics.values().any(|stored| stored.id == id);
+            let made = made.filter(|_| !taken).ok_or_else(|| TopicError::NotInTrash(id.to_string()))?;
+            topic.spec.partitions = topic.spec.partitions.max(made);
+            return self.record_and_serve(known, topic, id, made).await;
+        };
+        topic.spec.partitions = topic.spec.partitions.max(deleted.topic.spec.partitions);
+        let made = object::made_partitions(&deleted.topic);
+        self.restore(known, DeletedTopic { topic, ..deleted }, id, made).await
+    }
+
+    /// Writes the object of a topic, of whose logs the first `made` exist, then makes the others and serves it. The object
+    /// tells at each moment which logs must be there, so that a start after a crash goes on (M9).
+    pub(super) async fn record_and_serve(
+        &self,
+        known: &mut Known,
+        mut topic: Topic,
+        id: Uuid,
+        made: i32,
+    ) -> Result<TopicDescription, TopicError> {
+        object::set_status(&mut topic, id, made, self.context.wall_millis());
+        let (name, object_name) = (topic.topic_name(), topic.metadata.name.clone().unwrap_or_default());
+        let created = self.metadata.create(Kind::Topic, &object_name, object::document(&topic)).await;
+        let object = created.map_err(|error| match error {
+            MetadataError::Exists { .. } => TopicError::Exists(name.clone()),
+            error => TopicError::Metadata(error),
+        })?;
+        let stored = known.topics.entry(name).insert_entry(Stored { object, topic, id }).into_mut();
+        self.serve(stored).await?;
+        Ok(object::describe(&stored.topic, None))
+    }
+
+    /// Opens the logs of a topic that is not served yet, makes those that are missing, and serves it.
+    pub(super) async fn serve(&self, stored: &mut Stored) -> Result<(), TopicError> {
+        let served = self.serving.open(wanted(stored), &self.serving.logs()).await?;
+        self.note_made(stored).await?;
+        self.serving.publish(vec![served]);
+        Ok(())
+    }
+
+    /// Writes down that the logs of all partitions are there.
+    pub(super) async fn note_made(&self, stored: &mut Stored) -> Result<(), TopicError> {
+        let partitions = stored.topic.spec.partitions;
+        if object::made_partitions(&stored.topic) == partitions {
+            return Ok(());
+        }
+        let mut topic = stored.topic.clone();
+        object::set_status(&mut topic, stored.id, partitions, self.context.wall_millis());
+        self.replace(stored, topic).await
+    }
+
+    async fn change_object(
+        &self,
+        known: &mut Known,
+        name: &str,
+        new: Topic,
+        check_only: bool,
+    ) -> Result<TopicDescription, TopicError> {
+        let stored = known.topics.get_mut(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        object::admit(&new, Some(&stored.topic))?;
+        if check_only {
+            return Ok(object::describe(&new, None));
+        }
+        self.replace(stored, new).await?;
+        match self.serving.topic(name) {
+            Some(served) => {
+                let more = self.serving.grow(&served, stored.topic.spec.partitions).await?;
+                self.note_made(stored).await?;
+                let settings = Settings::of(&stored.topic.spec.config);
+                self.serving.publish(vec![Arc::new(served.changed(settings, more))]);
+            }
+            // It could not be served before; perhaps it can now.
+            None => self.serve(stored).await?,
+        }
+        Ok(object::describe(&stored.topic, None))
+    }
+
+    /// Writes the object's new form and remembers it.
+    async fn replace(&self, stored: &mut Stored, topic: Topic) -> Result<(), TopicError> {
+        let mut object = stored.object.clone();
+        object.document = object::document(&topic);
+        stored.object = self.metadata.replace(&object).await.map_err(|error| match error {
+            MetadataError::Conflict { name, .. } => TopicError::Conflict(name),
+            error => TopicError::Metadata(error),
+        })?;
+        stored.topic = topic;
+        Ok(())
+    }
+
+    fn new_id(&self) -> Uuid {
+        std::iter::repeat_with(|| self.context.random_uuid())
+            .find(|id| object::is_usable(*id))
+            .expect("random ids are hardly ever reserved ones")
+    }
+}
+
+enum Outcome {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+/// What is to be served of a stored topic.
+pub(super) fn wanted(stored: &Stored) -> Wanted {
+    Wanted {
+        name: stored.topic.topic_name().into(),
+        id: stored.id,
+        settings: Settings::of(&stored.topic.spec.config),
+        partitions: stored.topic.spec.partitions,
+        made: object::made_partitions(&stored.topic),
+    }
+}
