@@ -16,17 +16,20 @@
 //! - [`topics`]: the topics that are served, by name.
 
 pub mod admin_http;
+pub mod allocator;
 pub mod clock;
 pub mod config;
 pub mod context;
 pub mod controller;
 pub mod crash;
+pub mod manifest;
 pub mod metadata;
 pub mod metrics;
 pub mod partition;
 pub mod producer_ids;
 pub mod readiness;
 pub mod retention;
+pub mod signals;
 pub mod storage;
 pub mod telemetry;
 pub mod topics;

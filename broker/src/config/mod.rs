@@ -44,7 +44,7 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     pub memory_limit: Memory,
 
-    /// File of tokens that callers must present, one `ROLE TOKEN` on each line; the roles are admin, client, producer,
+    /// File of tokens that callers must present, one `TOKEN ROLE` on each line; the roles are admin, client, producer,
     /// consumer and viewer. It is read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
