@@ -1,0 +1,60 @@
+# Taffrail. `make demo` and `make test` do everything on a fresh Debian-like machine, set-up included.
+# Build products live outside of the clone, so that every clone on a machine shares them: RocksDB is compiled once.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/taffrail
+export TAFFRAIL_CACHE := $(CACHE)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CCACHE_DIR ?= $(CACHE)/ccache
+export CC := ccache gcc
+export CXX := ccache g++
+export PATH := $(CACHE)/tools/bin:$(PATH)
+
+CARGO := cargo
+BIN := $(CARGO_TARGET_DIR)/release
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint unit e2e examples bench fmt crds env clean
+
+help: ## Lists what make can do
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## Installs what the build needs and this machine lacks
+	@.ci/setup
+
+build: setup ## Builds the broker and the command line
+	$(CARGO) build --release --locked -p taffrail-broker -p taffrail-client -p taffrail-e2e --bins
+	@echo "built: $(BIN)/taffrail-broker $(BIN)/taffrail"
+
+demo: build ## Streams 20,000 real flights through a broker that is killed on the way, and proves that none was lost
+	@$(BIN)/taffrail-demo
+
+test: lint unit e2e ## Runs all tests
+	@echo "all tests passed"
+
+lint: setup ## Formatting, clippy with warnings denied, licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@.ci/deny
+
+unit: setup ## Tests of the crates
+	$(CARGO) test --release --locked --workspace --exclude taffrail-e2e
+
+e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
+	@.ci/setup e2e
+	$(CARGO) test --release --locked -p taffrail-e2e
+
+bench: build ## Measures everything against the machine's limits; writes e2e/bench/
+	@.ci/setup bench
+	$(BIN)/taffrail-bench
+
+fmt: ## Formats the code
+	$(CARGO) fmt --all
+
+crds: setup ## Writes crds/yaml anew
+	$(CARGO) run --quiet --release --locked -p taffrail-crds --bin crdgen
+
+env: ## Prints the environment for cargo by hand: eval "$$(make -s env)"
+	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CCACHE_DIR="$(CCACHE_DIR)" CC="$(CC)" CXX="$(CXX)" PATH="$(CACHE)/tools/bin:$$PATH"'
+
+clean: ## Removes everything that was built
+	rm -rf "$(CACHE)"

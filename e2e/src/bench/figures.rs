@@ -1,0 +1,95 @@
+//! The figures that the bench takes, with what they must reach and what is aimed at. Sources: the limits of the machine itself
+//! and, for the absolute ones, what a prototype of the storage layout and the field's brokers reached on the same machines.
+
+use super::report::{Better, Row};
+
+/// A figure's name in the code; its row in the report.
+type Definition = (&'static str, &'static str, &'static str, &'static str, Better, f64, f64);
+
+const H: Better = Better::Higher;
+const L: Better = Better::Lower;
+
+const FIGURES: &[Definition] = &[
+    ("engine-append", "engine append, 64 KiB, 256 partitions, until drained / L_disk", "", "os", H, 0.65, 0.9),
+    ("amplification-os", "device bytes written / bytes appended", "", "os", L, 1.25, 1.05),
+    ("amplification-disk", "device bytes written / bytes appended", "", "disk", L, 2.1, 2.0),
+    ("engine-4k", "engine, 1 MiB groups, batches of 4 KiB", "MB/s", "os", H, 600.0, 800.0),
+    ("engine-1k", "engine, 1 MiB groups, batches of 1 KiB", "MB/s", "os", H, 350.0, 500.0),
+    ("cold-read-one", "cold read of one log of 256 / O_DIRECT read", "", "-", H, 0.7, 0.95),
+    ("cold-read-waste", "cold read of one log: device bytes / useful byte", "", "-", L, 1.1, 1.02),
+    ("cold-read-all", "cold read of 256 logs by 16 readers / O_DIRECT read", "", "-", H, 0.8, 0.95),
+    ("mixed-disk", "mixed retention: disk bytes / live bytes", "", "os", L, 2.0, 1.5),
+    ("mixed-amplification", "mixed retention: write amplification", "", "os", L, 1.6, 1.3),
+    ("grpc-push", "gRPC stream, push / L_tcp", "", "-", H, 0.85, 1.0),
+    ("grpc-pull", "gRPC stream, pull / L_tcp", "", "-", H, 0.85, 1.0),
+    ("produce-os", "produce, 64 KiB batches of 1 KiB records / L_srv", "", "os", H, 1.0, 1.3),
+    ("produce-os-disk", "produce, 64 KiB batches of 1 KiB records / L_disk", "", "os", H, 0.6, 0.8),
+    ("produce-lz4", "produce, 64 KiB batches of 1 KiB records, lz4 / L_srv", "", "os", H, 1.0, 1.3),
+    ("produce-disk", "produce, 1 MiB groups / (1/(1/L_sync + 1/L_disk))", "", "disk", H, 0.7, 0.85),
+    ("cpu-produce", "broker CPU while producing 64 KiB batches", "s/GiB", "os", L, 1.6, 1.0),
+    ("cpu-produce-lz4", "broker CPU while producing 64 KiB batches, lz4", "s/GiB", "os", L, 1.6, 1.0),
+    ("small-one", "100-byte records through the client, one producer, 16 partitions", "M/s", "os", H, 1.0, 2.0),
+    ("small-many", "100-byte records through the client, four producers", "M/s", "os", H, 2.0, 4.0),
+    ("tail-p50", "produce → consume at 1,000 records/s, p50", "ms", "os", L, 1.0, 0.3),
+    ("tail-p99", "produce → consume at 1,000 records/s, p99", "ms", "os", L, 5.0, 2.0),
+    ("many-start", "10,000 partitions, 20 GB, ≥ 300 epochs: start after SIGKILL", "s", "-", L, 10.0, 3.0),
+    ("many-memory", "10,000 partitions, 20 GB: resident memory after the start", "MiB", "-", L, 1024.0, 512.0),
+    ("many-throughput", "10,000 partitions: throughput / that of 16 partitions", "", "os", H, 0.7, 0.9),
+    ("rest-empty", "resident memory 60 s after start, 16 empty partitions", "MiB", "-", L, 100.0, 40.0),
+    ("rest-used", "resident memory after 4 GiB of produce and 60 s of rest", "MiB", "-", L, 400.0, 200.0),
+    ("hostile-memory", "10,000 idle and 200 hostile clients: resident / memory limit", "", "-", L, 1.1, 1.0),
+    ("hostile-p99", "10,000 idle and 200 hostile clients: honest p99 / before", "", "os", L, 2.0, 1.2),
+];
+
+/// Samples as they come in.
+#[derive(Debug, Default)]
+pub struct Figures {
+    rows: Vec<(usize, Row)>,
+}
+
+impl Figures {
+    /// Adds a sample. `note` says what is behind it; the last one given is kept.
+    ///
+    /// # Panics
+    ///
+    /// If no such figure is defined.
+    pub fn add(&mut self, id: &str, sample: f64, note: &str) {
+        let position = FIGURES.iter().position(|f| f.0 == id).expect("a figure that is defined");
+        let found = self.rows.iter_mut().find(|(p, _)| *p == position);
+        if let Some((_, row)) = found {
+            row.samples.push(sample);
+            note.clone_into(&mut row.note);
+        } else {
+            let (_, figure, unit, durability, better, must, aim) = FIGURES[position];
+            let row = Row {
+                figure: figure.into(),
+                unit,
+                durability,
+                samples: vec![sample],
+                must,
+                aim,
+                better,
+                cpu_s_per_gib: vec![],
+                note: note.into(),
+            };
+            self.rows.push((position, row));
+        }
+        println!("  {id}: {sample:.3} {}  {note}", FIGURES[position].2);
+    }
+
+    /// Adds the CPU time that went with the last sample of a figure.
+    pub fn cpu(&mut self, id: &str, seconds_per_gib: f64) {
+        let row = self.rows.iter_mut().find(|(p, _)| FIGURES[*p].0 == id);
+        if let Some((_, row)) = row {
+            row.cpu_s_per_gib.push(seconds_per_gib);
+        }
+    }
+
+    /// The rows in the order of the report, and the names of figures that were not taken.
+    pub fn finish(mut self) -> (Vec<Row>, Vec<&'static str>) {
+        self.rows.sort_by_key(|(position, _)| *position);
+        let taken: Vec<usize> = self.rows.iter().map(|(position, _)| *position).collect();
+        let missing = (0..FIGURES.len()).filter(|p| !taken.contains(p)).map(|p| FIGURES[p].1).collect();
+        (self.rows.into_iter().map(|(_, row)| row).collect(), missing)
+    }
+}
