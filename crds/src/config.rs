@@ -62,7 +62,7 @@ pub enum ConfigFault {
 }
 
 impl ConfigFault {
-    fn value(key: &str, value: &str, expected: impl ToString) -> Self {
+    fn value(key: &str, value: &str, expected: &impl ToString) -> Self {
         Self::Value { key: shorten(key), value: shorten(value), expected: expected.to_string() }
     }
 }
@@ -78,7 +78,7 @@ pub fn check_kept(name: &str, value: &str) -> Result<(), ConfigFault> {
 
 fn check_value(key: &Key, value: &str) -> Result<(), ConfigFault> {
     if !key.kind.accepts(value) {
-        return Err(ConfigFault::value(key.name, value, key.kind));
+        return Err(ConfigFault::value(key.name, value, &key.kind));
     }
     match key.meaning {
         Meaning::Only(reason) if !key.is_default_value(value) => {
@@ -165,7 +165,7 @@ impl TopicConfig {
 
     /// Sets a field from the text that a manifest would hold.
     fn set_field(&mut self, field: Field, value: &str) -> Result<(), ConfigFault> {
-        let fault = |expected: &str| ConfigFault::value(field.name(), value, expected);
+        let fault = |expected: &str| ConfigFault::value(field.name(), value, &expected);
         match field {
             Field::Retention => {
                 self.retention = Some(value.parse().map_err(|_| fault("a duration such as 7d or 1h30m, or forever"))?);

@@ -165,6 +165,23 @@ pub fn known_keys_rule() -> String {
     format!("self.all(key, key in [{}])", names.join(", "))
 }
 
+fn only_defaults() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| matches!(key.meaning, Meaning::Only(_)))
+}
+
+/// The CEL rule that a map of kept keys promises nothing that does not happen.
+pub fn only_defaults_rule() -> String {
+    let terms = only_defaults()
+        .map(|Key { name, default, .. }| format!("(!('{name}' in self) || self['{name}'] == '{default}')"));
+    terms.collect::<Vec<_>>().join(" && ")
+}
+
+/// What [`only_defaults_rule`] says to a person.
+pub fn only_defaults_message() -> String {
+    let values = only_defaults().map(|Key { name, default, .. }| format!("{name} {default}"));
+    format!("these keys have one possible value here: {}", values.collect::<Vec<_>>().join(", "))
+}
+
 const INT: i64 = i32::MAX as i64;
 const LONG: i64 = i64::MAX;
 const LONG_MAX: &str = "9223372036854775807";

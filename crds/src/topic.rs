@@ -223,8 +223,11 @@ pub struct TopicConfig {
         "maxProperties" = kafka::KEYS.len(),
         "additionalProperties" = { "type": "string", "maxLength": kafka::MAX_VALUE_BYTES },
     ))]
-    #[x_kube(validation = Rule::new(kafka::known_keys_rule())
-        .message("not a key of Kafka's topic configuration, or one that has a field of its own (retention, retentionBytes, maxMessageBytes, timestampType, minInSyncReplicas)"))]
+    #[x_kube(
+        validation = Rule::new(kafka::known_keys_rule())
+            .message("not a key of Kafka's topic configuration, or one that has a field of its own (retention, retentionBytes, maxMessageBytes, timestampType, minInSyncReplicas)"),
+        validation = Rule::new(kafka::only_defaults_rule()).message(kafka::only_defaults_message().as_str()),
+    )]
     pub kafka: BTreeMap<String, String>,
 }
 
