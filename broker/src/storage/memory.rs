@@ -286,3 +286,16 @@ impl MetaStore for MemoryMeta {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::contract::{Subject, contract_tests};
+
+    fn subject() -> Subject {
+        let disk = Disk::new();
+        Subject::new(move || disk.open())
+    }
+
+    contract_tests!(subject);
+}

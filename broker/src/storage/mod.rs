@@ -22,6 +22,8 @@ use taffrail_proto::record::BatchHeader;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+#[cfg(test)]
+mod contract;
 mod error;
 pub mod leader_epochs;
 pub mod memory;
