@@ -51,13 +51,17 @@ impl Disk {
 
     /// Starts a storage; complete but unclean unless the one before was closed.
     pub fn open(&self) -> Arc<MemoryStorage> {
+        Arc::new(self.start())
+    }
+
+    fn start(&self) -> MemoryStorage {
         let mut content = self.0.lock();
         content.incarnation += 1;
         (content.refuses, content.fail_next) = (None, None);
         let clean = std::mem::take(&mut content.clean) || content.incarnation == 1;
         let identity =
             Identity { storage: Uuid::from_u128(1), incarnation: content.incarnation, clean, complete: true };
-        Arc::new(MemoryStorage { opened: Opened { disk: self.clone(), incarnation: content.incarnation }, identity })
+        MemoryStorage { opened: Opened { disk: self.clone(), incarnation: content.incarnation }, identity }
     }
 
     /// The next write fails with this reason, and with it all later ones until the storage is opened again.
@@ -110,7 +114,18 @@ pub struct MemoryStorage {
     identity: Identity,
 }
 
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl MemoryStorage {
+    /// On a disk of its own.
+    pub fn new() -> Self {
+        Disk::new().start()
+    }
+
     fn log(&self, id: LogId, partition: PartitionId) -> Arc<dyn Log> {
         Arc::new(MemoryLog { opened: self.opened.clone(), id, partition })
     }

@@ -124,7 +124,7 @@ pub(in crate::storage) fn p7_idle_producers_are_forgotten_by_append_times(subjec
     let log = subject.log(0);
     let sent = |base, id, append_time| Batch { base, producer: Some((id, 0, 0)), append_time, ..Batch::default() };
     subject.done(log.append(sent(0, 1, 1_000).append())).unwrap();
-    subject.done(log.append(sent(1, 2, 1_000 + EXPIRY_MS - 1).append())).unwrap();
+    subject.done(log.append(sent(1, 2, EXPIRY_MS).append())).unwrap();
     assert_eq!(log.producers().len(), 2);
     subject.done(log.append(sent(2, 3, 1_000 + EXPIRY_MS).append())).unwrap();
     drop(log);

@@ -4,6 +4,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::model::{Model, Step, steps};
 use super::*;
+use crate::storage::producers::Producers;
 
 /// Cases of the property; each opens several storages.
 const CASES: u32 = 24;
@@ -61,8 +62,21 @@ fn compare(subject: &Subject, first: i32, models: &[Model; 2]) -> Result<(), Tes
         let log = subject.log(first + index as i32);
         proptest::prop_assert_eq!(log.extent(), model.extent);
         proptest::prop_assert_eq!(&*log.leader_epochs(), &model.epochs);
-        proptest::prop_assert_eq!(log.producers(), model.producers());
+        proptest::prop_assert_eq!(timeless(&log.producers()), timeless(&model.producers()));
         proptest::prop_assert_eq!(subject.all(&*log), model.stored());
     }
     Ok(())
+}
+
+/// The state in its encoded form without append times, of which a start and a truncation know less.
+fn timeless(producers: &Producers) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    producers.encode(&mut bytes);
+    let mut at = 5;
+    for _ in 0..producers.len() {
+        bytes[at + 11..at + 19].fill(0);
+        at += 20 + 32 * usize::from(bytes[at + 19]);
+    }
+    assert_eq!(at, bytes.len(), "the format of producers has changed");
+    bytes
 }
