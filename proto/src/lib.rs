@@ -2,10 +2,8 @@
 //!
 //! - [`v1`]: the gRPC API, generated from `taffrail/v1/*.proto`, whose comments are its reference;
 //! - [`record`]: Kafka's record batch format: encode, check, decode;
-//! - [`partitioner`]: which partition a key belongs to;
-//! - [`codec`]: how gRPC messages become bytes.
+//! - [`partitioner`]: which partition a key belongs to.
 
-pub mod codec;
 pub mod partitioner;
 pub mod record;
 

@@ -275,6 +275,15 @@ pub fn set_max_timestamp(batch: &mut [u8], millis: i64) {
     seal(batch);
 }
 
+/// Makes the batch that of an idempotent producer, or gives it another place in its sequence, with a new CRC: for
+/// producers, before they send it. `batch` is exactly one parsed batch.
+pub fn set_producer(batch: &mut [u8], producer: BatchProducer) {
+    put(batch, PRODUCER_ID, producer.id.to_be_bytes());
+    put(batch, PRODUCER_EPOCH, producer.epoch.to_be_bytes());
+    put(batch, BASE_SEQUENCE, producer.first_sequence.to_be_bytes());
+    seal(batch);
+}
+
 /// Computes and stores the CRC of exactly one batch.
 pub(super) fn seal(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);

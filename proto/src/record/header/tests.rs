@@ -96,6 +96,17 @@ fn max_timestamp_is_set_with_a_new_crc() {
 }
 
 #[test]
+fn p1_a_producer_is_set_with_a_new_crc_and_nothing_else() {
+    let before = batch();
+    let mut bytes = before.clone();
+    let producer = BatchProducer { id: 77, epoch: 3, first_sequence: 42 };
+    set_producer(&mut bytes, producer);
+    assert_eq!(verify_crc(&bytes), Ok(()));
+    assert_eq!(BatchHeader::parse(&bytes).unwrap().producer(), Some(producer));
+    assert_eq!((&bytes[..CRC], &bytes[RECORD_COUNT..]), (&before[..CRC], &before[RECORD_COUNT..]));
+}
+
+#[test]
 fn a_damaged_byte_fails_the_crc() {
     let mut bytes = batch();
     let last = bytes.len() - 1;

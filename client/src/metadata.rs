@@ -1,0 +1,302 @@
+//! What the client knows of brokers, topics and leaders, and how it learns more.
+//!
+//! A snapshot is read without waiting; it is renewed when a caller says that it misled (NOT_LEADER, an unknown topic) and
+//! whenever the broker's `Watch` tells of a change. Only topics that somebody asked for are kept. [`Snapshot::merge`] is
+//! pure: a late answer never takes a partition back to an older leader epoch.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use taffrail_proto::v1::metadata_client::MetadataClient;
+use taffrail_proto::v1::{GetMetadataRequest, GetMetadataResponse, TopicMetadata};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::client::{Retry, Shared};
+use crate::connection::MAX_MESSAGE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Backoff;
+
+/// How often the watch looks whether its client still exists.
+const CLIENT_GONE_CHECK: Duration = Duration::from_secs(5);
+
+/// A topic as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicInfo {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: String,
+    pub(crate) partitions: Vec<Leader>,
+    /// Largest batch; 0 when the broker did not say.
+    pub(crate) max_message_bytes: u32,
+}
+
+/// Who leads a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leader {
+    /// Broker id; negative: none now.
+    pub(crate) broker: i32,
+    pub(crate) epoch: i32,
+}
+
+/// All that is known at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    brokers: HashMap<i32, String>,
+    topics: HashMap<Arc<str>, Arc<TopicInfo>>,
+}
+
+impl Snapshot {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<TopicInfo>> {
+        self.topics.get(name)
+    }
+
+    /// `host:port` of a partition's leader.
+    pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<&str> {
+        let leader = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
+        self.brokers.get(&leader.broker).map(String::as_str)
+    }
+
+    pub(crate) fn brokers(&self) -> impl Iterator<Item = &str> {
+        self.brokers.values().map(String::as_str)
+    }
+
+    /// What is known once an answer to a question for `asked` has come. A topic that was asked for and is not in the
+    /// answer is gone.
+    fn merge(&self, asked: &BTreeSet<Arc<str>>, answer: GetMetadataResponse) -> Self {
+        let mut next = self.clone();
+        if !answer.brokers.is_empty() {
+            let known = answer.brokers.into_iter().filter(|b| !b.endpoint.is_empty());
+            next.brokers = known.map(|b| (b.id, b.endpoint)).collect();
+        }
+        next.topics.retain(|name, _| !asked.contains(name));
+        for topic in answer.topics.into_iter().filter(|t| asked.contains(t.name.as_str())) {
+            let known = self.topics.get(topic.name.as_str());
+            let topic = topic_info(topic, known.map(AsRef::as_ref));
+            next.topics.insert(topic.name.clone(), Arc::new(topic));
+        }
+        next
+    }
+}
+
+fn topic_info(topic: TopicMetadata, known: Option<&TopicInfo>) -> TopicInfo {
+    let known = known.filter(|k| k.id == topic.topic_id);
+    let mut partitions: Vec<_> = topic.partitions;
+    partitions.sort_unstable_by_key(|p| p.index);
+    let newest = |(i, told): (usize, Leader)| match known.and_then(|k| k.partitions.get(i)) {
+        Some(old) if old.epoch > told.epoch => *old,
+        _ => told,
+    };
+    let told = partitions.into_iter().map(|p| Leader { broker: p.leader, epoch: p.leader_epoch });
+    TopicInfo {
+        partitions: told.enumerate().map(newest).collect(),
+        name: topic.name.into(),
+        id: topic.topic_id,
+        max_message_bytes: topic.max_message_bytes,
+    }
+}
+
+/// The snapshot and its renewal.
+pub(crate) struct MetadataCache {
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    interest: Mutex<BTreeSet<Arc<str>>>,
+    interest_grew: Arc<Notify>,
+    /// When the last renewal began; holding the lock, one is under way.
+    renewed: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl MetadataCache {
+    pub(crate) fn new() -> Self {
+        Self {
+            snapshot: watch::Sender::new(Arc::default()),
+            interest: Mutex::default(),
+            interest_grew: Arc::default(),
+            renewed: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What is known now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Tells of each change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    fn learn(&self, asked: &BTreeSet<Arc<str>>, answer: GetMetadataResponse) {
+        self.snapshot.send_if_modified(|snapshot| {
+            let next = snapshot.merge(asked, answer);
+            let changed = next != **snapshot;
+            if changed {
+                *snapshot = Arc::new(next);
+            }
+            changed
+        });
+    }
+
+    /// From now on this topic is kept up to date. The first call starts the watch.
+    fn add_interest(&self, topic: &str, shared: &Arc<Shared>) {
+        let mut interest = self.interest.lock();
+        if interest.contains(topic) {
+            return;
+        }
+        if interest.is_empty() {
+            tokio::spawn(watch(Arc::downgrade(shared)));
+        }
+        interest.insert(topic.into());
+        self.interest_grew.notify_one();
+    }
+}
+
+impl Shared {
+    /// A topic's metadata, asked for if it is not known. `NotFound` when it does not exist.
+    pub(crate) async fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<TopicInfo>> {
+        if let Some(topic) = self.metadata.snapshot().topic(name) {
+            return Ok(topic.clone());
+        }
+        self.metadata.add_interest(name, self);
+        self.renew_metadata().await?;
+        self.metadata.snapshot().topic(name).cloned().ok_or_else(|| {
+            let message = format!("topic {name:?} does not exist: create it, or check its name");
+            Error::local(ErrorKind::NotFound, message)
+        })
+    }
+
+    /// Asks a broker again. Callers that come while one asks share its answer.
+    pub(crate) async fn renew_metadata(&self) -> Result<()> {
+        let called = Instant::now();
+        let mut renewed = self.metadata.renewed.lock().await;
+        if renewed.is_some_and(|at| at >= called) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let asked = self.metadata.interest.lock().clone();
+        let answer = self.get_metadata(&asked).await?;
+        *renewed = Some(began);
+        self.metadata.learn(&asked, answer);
+        Ok(())
+    }
+
+    async fn get_metadata(&self, topics: &BTreeSet<Arc<str>>) -> Result<GetMetadataResponse> {
+        let request = question(topics);
+        self.call(Retry::Always, request, |connection, request| async move {
+            MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE).get(request).await
+        })
+        .await
+    }
+}
+
+fn question(topics: &BTreeSet<Arc<str>>) -> GetMetadataRequest {
+    GetMetadataRequest { topics: topics.iter().map(|t| t.to_string()).collect() }
+}
+
+/// Keeps the snapshot up to date until the client is gone.
+async fn watch(shared: Weak<Shared>) {
+    let mut backoff = Backoff::default();
+    loop {
+        match watch_once(&shared).await {
+            Watched::ClientGone => return,
+            Watched::InterestGrew => backoff.reset(),
+            Watched::Broken { learnt } => {
+                if learnt {
+                    backoff.reset();
+                }
+                // A second at least: the watch only spares errors, and callers renew by themselves.
+                tokio::time::sleep(Duration::from_secs(1) + backoff.next(rand::random())).await;
+            }
+        }
+    }
+}
+
+enum Watched {
+    ClientGone,
+    InterestGrew,
+    Broken { learnt: bool },
+}
+
+async fn watch_once(weak: &Weak<Shared>) -> Watched {
+    let Some(shared) = weak.upgrade() else { return Watched::ClientGone };
+    let asked = shared.metadata.interest.lock().clone();
+    let grew = shared.metadata.interest_grew.clone();
+    let Ok(connection) = shared.control() else { return Watched::Broken { learnt: false } };
+    let mut client = MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+    let Ok(answers) = client.watch(question(&asked)).await else { return Watched::Broken { learnt: false } };
+    // While it waits it keeps no client alive; one that is gone is noticed within the interval.
+    drop((shared, client));
+    let (mut answers, mut learnt) = (answers.into_inner(), false);
+    loop {
+        let answer = tokio::select! {
+            answer = answers.message() => answer,
+            () = grew.notified() => return Watched::InterestGrew,
+            () = tokio::time::sleep(CLIENT_GONE_CHECK) => match weak.strong_count() {
+                0 => return Watched::ClientGone,
+                _ => continue,
+            },
+        };
+        let Some(shared) = weak.upgrade() else { return Watched::ClientGone };
+        let Ok(Some(answer)) = answer else { return Watched::Broken { learnt } };
+        shared.metadata.learn(&asked, answer);
+        learnt = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taffrail_proto::v1::{BrokerEndpoint, PartitionMetadata};
+
+    use super::*;
+
+    fn answer(id: &str, epochs: &[i32], leader: i32) -> GetMetadataResponse {
+        let partition = |(i, epoch): (usize, &i32)| PartitionMetadata {
+            index: i as i32,
+            leader,
+            leader_epoch: *epoch,
+            ..PartitionMetadata::default()
+        };
+        let topic = TopicMetadata {
+            name: "t".into(),
+            topic_id: id.into(),
+            partitions: epochs.iter().enumerate().map(partition).collect(),
+            ..TopicMetadata::default()
+        };
+        let endpoint = format!("broker-{leader}:9092");
+        GetMetadataResponse {
+            brokers: vec![BrokerEndpoint { id: leader, endpoint }],
+            topics: vec![topic],
+            ..GetMetadataResponse::default()
+        }
+    }
+
+    fn asked() -> BTreeSet<Arc<str>> {
+        BTreeSet::from(["t".into()])
+    }
+
+    #[test]
+    fn a_late_answer_takes_no_partition_back_to_an_older_leader() {
+        let new = Snapshot::default().merge(&asked(), answer("id", &[5, 5], 2));
+        let late = new.merge(&asked(), answer("id", &[4, 6], 1));
+        let topic = late.topic("t").unwrap();
+        assert_eq!(topic.partitions, [Leader { broker: 2, epoch: 5 }, Leader { broker: 1, epoch: 6 }]);
+    }
+
+    #[test]
+    fn a_topic_made_again_begins_afresh() {
+        let old = Snapshot::default().merge(&asked(), answer("old", &[9], 1));
+        let new = old.merge(&asked(), answer("new", &[0], 1));
+        assert_eq!(new.topic("t").unwrap().partitions, [Leader { broker: 1, epoch: 0 }]);
+        assert_eq!(new.leader("t", 0), Some("broker-1:9092"));
+        assert_eq!(new.leader("t", 1), None);
+        assert_eq!(new.leader("t", -1), None);
+    }
+
+    #[test]
+    fn a_topic_that_was_asked_for_and_is_not_told_of_is_gone() {
+        let snapshot = Snapshot::default().merge(&asked(), answer("id", &[0], 1));
+        let nothing = GetMetadataResponse::default();
+        assert!(snapshot.merge(&BTreeSet::new(), nothing.clone()).topic("t").is_some());
+        assert!(snapshot.merge(&asked(), nothing).topic("t").is_none());
+    }
+}
