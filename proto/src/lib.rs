@@ -2,8 +2,10 @@
 //!
 //! - [`v1`]: the gRPC API, generated from `taffrail/v1/*.proto`, whose comments are its reference;
 //! - [`record`]: Kafka's record batch format: encode, check, decode;
-//! - [`partitioner`]: which partition a key belongs to.
+//! - [`partitioner`]: which partition a key belongs to;
+//! - [`codec`]: how gRPC messages become bytes.
 
+pub mod codec;
 pub mod partitioner;
 pub mod record;
 

@@ -38,6 +38,9 @@ pub enum AppendError {
         /// First offset that is still there.
         log_start: i64,
     },
+    /// An append of the same order was refused before (P9).
+    #[error("an earlier batch for this partition was refused: resume the partition, then resend from that batch on")]
+    PrecedingRefused,
     /// The partition would pass its last possible offset.
     #[error("the partition has used up its offsets: make another topic")]
     OffsetsExhausted,

@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use arc_swap::ArcSwap;
@@ -19,7 +20,7 @@ use taffrail_proto::record::BatchHeader;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use self::batch::OwnedBatch;
-use self::owner::{AppendCommand, Command, Owner};
+use self::owner::{AppendCommand, AppendReply, Command, Owner};
 use self::state::State;
 use self::waiters::Waiters;
 use crate::context::Context;
@@ -67,6 +68,25 @@ pub struct AppendRequest {
     pub leader_epoch: Option<i32>,
     /// What the batch was admitted with; released when its fate is known.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// Which appends it may not overtake where one of them was refused.
+    pub order: Option<Order>,
+}
+
+/// Appends to one partition that must not be there without those before them: once one that carries a clone of it is
+/// refused, all later ones are (P9). A rule of who appends: the partition only keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct Order(Arc<AtomicBool>);
+
+impl Order {
+    /// One of the appends was refused.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// An append that carries it was refused.
+    pub fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// An acknowledged append.
@@ -152,7 +172,8 @@ impl Partition {
     /// made. Does not block: what may be in line is bounded by the permits that the caller hands in.
     pub fn append(&self, request: AppendRequest) -> PendingAppend {
         let (reply, answer) = oneshot::channel();
-        let AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit } = request;
+        let AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit, order } = request;
+        let reply = AppendReply { to: reply, order };
         let batch = OwnedBatch::copy(&batch, header, max_timestamp);
         self.send(Command::Append(Box::new(AppendCommand { batch, acks, leader_epoch, permit, reply })));
         PendingAppend(answer)

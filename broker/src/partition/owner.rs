@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::batch::OwnedBatch;
 use super::pending::PendingAcks;
 use super::state::{Decision, State};
-use super::{Acks, AppendError, Appended, DeleteRecordsError, Shared};
+use super::{Acks, AppendError, Appended, DeleteRecordsError, Order, Shared};
 use crate::context::Context;
 use crate::storage::{Append, Log, StorageError, Ticket};
 use crate::topics::Settings;
@@ -22,7 +22,25 @@ use crate::topics::Settings;
 /// Commands taken at once.
 const COMMANDS_AT_ONCE: usize = 256;
 
-type AppendReply = oneshot::Sender<Result<Appended, AppendError>>;
+/// Who is told what became of an append.
+pub(super) struct AppendReply {
+    pub(super) to: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) order: Option<Order>,
+}
+
+impl AppendReply {
+    fn may_go(&self) -> bool {
+        !self.order.as_ref().is_some_and(Order::has_ended)
+    }
+
+    fn answer(self, result: Result<Appended, AppendError>) {
+        if let (Err(_), Some(order)) = (&result, &self.order) {
+            order.end();
+        }
+        answer(self.to, result);
+    }
+}
+
 type TrimReply = oneshot::Sender<Result<i64, DeleteRecordsError>>;
 
 /// A batch in line.
@@ -139,11 +157,12 @@ impl Owner {
 
     fn append(&mut self, command: AppendCommand, settings: &Settings, append_time: i64) {
         let decision = match &self.storage_failed {
+            _ if !command.reply.may_go() => Err(AppendError::PrecedingRefused),
             Some(error) => Err(AppendError::Refused(error.clone())),
             None => self.state.decide(command.batch.header(), command.leader_epoch),
         };
         match decision {
-            Err(error) => answer(command.reply, Err(error)),
+            Err(error) => command.reply.answer(Err(error)),
             Ok(Decision::Duplicate { base_offset, end }) => {
                 let appended = Appended { base_offset, duplicate: true, ..self.appended(settings, None) };
                 self.answer_at(end, command.acks, command.reply, appended);
@@ -181,13 +200,13 @@ impl Owner {
     fn answer_at(&mut self, end: i64, acks: Acks, reply: AppendReply, appended: Appended) {
         let reached = match acks {
             Acks::None => {
-                return answer(reply, Ok(Appended { base_offset: None, replicas: 0, ..appended }));
+                return reply.answer(Ok(Appended { base_offset: None, replicas: 0, ..appended }));
             }
             Acks::Leader => self.state.log_end(),
             Acks::All => self.state.high_watermark(),
         };
         if end <= reached {
-            answer(reply, Ok(appended));
+            reply.answer(Ok(appended));
         } else {
             self.acks.push(acks, end, reply, appended);
         }
@@ -228,7 +247,7 @@ impl Owner {
         // Published first: who is told of an append can read it (R4).
         self.shared.publish(self.state.snapshot(false));
         let (log_end, high_watermark) = (self.state.log_end(), self.state.high_watermark());
-        self.acks.release(log_end, high_watermark, |reply, appended| answer(reply, Ok(appended)));
+        self.acks.release(log_end, high_watermark, |reply, appended| reply.answer(Ok(appended)));
     }
 
     /// The log refused a batch; it refuses those behind it too, for they do not begin at its end (R5).
@@ -240,7 +259,7 @@ impl Owner {
         {
             self.storage_failed = Some(error.clone());
         }
-        self.acks.fail(self.state.log_end(), |reply| answer(reply, Err(failure.clone().into())));
+        self.acks.fail(self.state.log_end(), |reply| reply.answer(Err(failure.clone().into())));
     }
 }
 
@@ -313,7 +332,7 @@ fn done(result: Result<Result<(), StorageError>, oneshot::error::TryRecvError>) 
 /// Answers what came too late.
 pub(super) fn refuse_closed(command: Command) {
     match command {
-        Command::Append(append) => answer(append.reply, Err(AppendError::Closed)),
+        Command::Append(append) => append.reply.answer(Err(AppendError::Closed)),
         Command::Trim { reply, .. } => answer(reply, Err(DeleteRecordsError::Closed)),
         Command::Stop => {}
     }

@@ -1,0 +1,222 @@
+//! The gRPC server: listeners, connections, the bounds that hold for each and for all, and the drain.
+//!
+//! It knows HTTP/2 and who is calling; what a call means is [`service`](crate::service)'s business. Memory that peers can
+//! make the broker hold is bounded by the [shares](crate::memory::Shares) of the memory limit: a connection's window by its
+//! grant of `windows`, request bytes by `requests` ([`request_body`]), answers by `responses` ([`response_body`]).
+
+mod connection;
+mod request_body;
+mod response_body;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::memory::{Budget, Shares};
+use crate::metrics::Metrics;
+use crate::security::Authenticator;
+use crate::service::{self, Broker};
+
+pub(crate) use connection::MAX_STREAMS;
+pub use connection::{Connection, Outbox};
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+/// How often tokens and readiness are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses to listen on; port 0 takes any that is free.
+    pub listen: Vec<SocketAddr>,
+    /// "host:port" that clients are told; `None`: the one they used.
+    pub advertise: Option<String>,
+    /// Connections at a time; further ones are closed at once.
+    pub max_connections: usize,
+    /// `--memory-limit`, bytes.
+    pub memory_limit: usize,
+    /// How long streams may take to end when the broker stops.
+    pub drain_timeout: Duration,
+    /// Who is let in.
+    pub authenticator: Authenticator,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            advertise: None,
+            max_connections: 12_000,
+            memory_limit: 1 << 30,
+            drain_timeout: Duration::from_secs(10),
+            authenticator: Authenticator::default(),
+        }
+    }
+}
+
+/// The server could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}; choose another --listen address or stop what uses it")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The API's descriptors are not understood.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The stages of a stop. Streams watch them.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    /// The broker is about to stop: tell the clients.
+    pub announced: CancellationToken,
+    /// End every stream when what is in flight has been answered.
+    pub closing: CancellationToken,
+    /// Drop what is left.
+    ended: CancellationToken,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    stopped: JoinHandle<()>,
+}
+
+impl Server {
+    /// Where it listens, in the order of [`Options::listen`].
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until it has stopped: all connections are gone.
+    pub async fn stopped(self) {
+        if let Err(error) = self.stopped.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+    }
+}
+
+/// What all connections have in common.
+struct Shared {
+    routes: Routes,
+    options: Options,
+    drain: Drain,
+    requests: Arc<Budget>,
+    responses: Arc<Budget>,
+    windows: connection::Windows,
+    metrics: Arc<Metrics>,
+    connections: TaskTracker,
+}
+
+/// Listens and serves until `shutdown`, and then drains: readiness ends, streams are told, the rest ends by itself or after
+/// the drain timeout.
+pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: CancellationToken) -> Result<Server, ServeError> {
+    let listeners = options.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("ready", ServingStatus::Serving).await;
+    let shares = Shares::of_limit(options.memory_limit);
+    let shared = Arc::new(Shared {
+        routes: service::routes(&broker, options.advertise.as_deref())?.add_service(health).prepare(),
+        options,
+        drain: Drain::default(),
+        requests: Budget::new(shares.requests),
+        responses: Budget::new(shares.responses),
+        windows: connection::Windows::new(shares.windows),
+        metrics: Arc::clone(&broker.metrics),
+        connections: TaskTracker::new(),
+    });
+    let accepting: Vec<_> =
+        listeners.into_iter().map(|listener| tokio::spawn(accept(listener, shared.clone()))).collect();
+    let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
+    let stopped = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        keeping.abort();
+        reporter.set_service_status("ready", ServingStatus::NotServing).await;
+        accepting.iter().for_each(JoinHandle::abort);
+        drain(&shared).await;
+    });
+    Ok(Server { addresses, stopped })
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let bind = || -> std::io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|cause| ServeError::Listen { address, cause })
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => take(stream, peer, &shared),
+            Err(error) => {
+                // Most likely no file descriptor is left: some will be given back.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn take(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+    if shared.connections.len() >= shared.options.max_connections {
+        shared.metrics.refused_connections.inc();
+        return;
+    }
+    shared.connections.spawn(connection::serve(stream, peer, Arc::clone(shared)));
+}
+
+/// Reads tokens again when their file changes, and shows in "ready" whether writes are taken.
+async fn keep_house(shared: Arc<Shared>, broker: Arc<Broker>, reporter: HealthReporter) {
+    let mut ready = true;
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        let (tokens, storage) = (shared.options.authenticator.tokens().cloned(), Arc::clone(&broker.storage));
+        let look = move || (tokens.map(|tokens| tokens.refresh()), storage.status().failed.is_none());
+        let Ok((refreshed, works)) = tokio::task::spawn_blocking(look).await else { continue };
+        match refreshed {
+            Some(Err(error)) => tracing::error!(%error, "the tokens stay as they were"),
+            Some(Ok(true)) => tracing::info!("read the token file again"),
+            Some(Ok(false)) | None => {}
+        }
+        if works != ready {
+            ready = works;
+            let status = if works { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("ready", status).await;
+        }
+    }
+}
+
+/// Half of the time for clients to leave, half for streams to end.
+async fn drain(shared: &Shared) {
+    shared.connections.close();
+    let half = shared.options.drain_timeout / 2;
+    for stage in [&shared.drain.announced, &shared.drain.closing] {
+        stage.cancel();
+        if tokio::time::timeout(half, shared.connections.wait()).await.is_ok() {
+            return;
+        }
+    }
+    tracing::warn!(connections = shared.connections.len(), "closing connections that did not end");
+    shared.drain.ended.cancel();
+    shared.connections.wait().await;
+}

@@ -1,0 +1,245 @@
+//! What all ways of reading share: where a request wants to read, how much at a time, and the answer's form.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use taffrail_proto::record::walk::max_unpacked_bytes;
+use taffrail_proto::record::{BatchError, BatchHeader, records};
+use taffrail_proto::v1::{FetchPartition, IsolationLevel, LogError, PartitionData, Reason, StoredRecord};
+use tokio::sync::Semaphore;
+
+use super::batches::with_scratch;
+use super::call::Call;
+use super::status::{IntoLogError, Refused, invalid, refusal};
+use super::{Broker, MAX_RESPONSE_BYTES};
+use crate::memory::Charge;
+use crate::metrics::TopicMetrics;
+use crate::partition::{FetchError, Isolation, Partition, ReadData, ReadRequest};
+use crate::security::Verb;
+use crate::topics::Settings;
+
+/// Read at a time even when memory is short, so that readers go on.
+const LEAST_READ_BYTES: usize = 64 << 10;
+/// Batches that are unpacked at the same time: each may take 16 MiB and more for a moment.
+const UNPACKED_AT_ONCE: usize = 4;
+/// Compressed batches up to this size are unpacked where they are needed.
+const UNPACKED_ON_THE_SPOT: usize = 16 << 10;
+/// What a plain record takes beside its key, value and headers.
+const RECORD_OVERHEAD: usize = 32;
+
+static UNPACKING: Semaphore = Semaphore::const_new(UNPACKED_AT_ONCE);
+
+/// A partition that is read, and the position in it.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) topic: Arc<str>,
+    pub(super) index: i32,
+    pub(super) partition: Partition,
+    pub(super) settings: Arc<Settings>,
+    pub(super) offset: i64,
+    pub(super) last_epoch: Option<i32>,
+    pub(super) leader_epoch: Option<i32>,
+    pub(super) isolation: Isolation,
+    /// At most so many bytes at a time.
+    pub(super) max_bytes: usize,
+}
+
+impl Reader {
+    /// Finds what a request names, if the caller may read it.
+    pub(super) fn find(
+        broker: &Broker,
+        call: &Call,
+        wanted: &FetchPartition,
+        isolation: Isolation,
+    ) -> Result<Self, Refused> {
+        call.authorize_topic(Verb::Consume, &wanted.topic)?;
+        let image = broker.topics.image();
+        let topic = image.topic(&wanted.topic)?;
+        Ok(Self {
+            partition: topic.partition(wanted.partition)?.clone(),
+            topic: Arc::clone(&topic.name),
+            index: wanted.partition,
+            settings: Arc::clone(&topic.settings),
+            offset: wanted.offset,
+            last_epoch: wanted.last_epoch,
+            leader_epoch: wanted.leader_epoch,
+            isolation,
+            max_bytes: if wanted.max_bytes == 0 { usize::MAX } else { wanted.max_bytes as usize },
+        })
+    }
+
+    /// Whole batches from the position on.
+    pub(super) async fn read(&self, max_bytes: usize) -> Result<ReadData, FetchError> {
+        let request = ReadRequest {
+            offset: self.offset,
+            max_bytes: max_bytes.min(self.max_bytes),
+            isolation: self.isolation,
+            last_epoch: self.last_epoch,
+            leader_epoch: self.leader_epoch,
+        };
+        self.partition.read(request).await
+    }
+
+    /// Goes on behind `batches`.
+    pub(super) fn advance(&mut self, batches: &[Bytes]) {
+        if let Some(header) = batches.last().and_then(|batch| BatchHeader::parse_prefix(batch).ok()) {
+            self.offset = header.next_offset();
+            self.last_epoch = Some(header.leader_epoch);
+        }
+    }
+
+    /// What the client is told: a partition that is closed since its topic was deleted is unknown now.
+    pub(super) fn error(&self, broker: &Broker, error: FetchError) -> LogError {
+        if matches!(error, FetchError::Closed)
+            && let Err(gone) = broker.topics.image().partition(&self.topic, self.index)
+        {
+            return gone.into_log_error();
+        }
+        error.into_log_error()
+    }
+
+    /// The answer's form of what was read.
+    pub(super) fn data(&self, read: ReadData) -> PartitionData {
+        let ReadData { batches, snapshot } = read;
+        PartitionData {
+            topic: self.topic.to_string(),
+            partition: self.index,
+            batches,
+            high_watermark: snapshot.high_watermark,
+            last_stable_offset: snapshot.last_stable,
+            log_start_offset: snapshot.log_start,
+            leader_epoch: snapshot.leader_epoch,
+            ..PartitionData::default()
+        }
+    }
+
+    /// The plain records of `batches` from the position on, about `max_bytes` of them but at least one. Records at or above
+    /// `before` are left out.
+    pub(super) async fn plain(
+        &self,
+        batches: Vec<Bytes>,
+        before: i64,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredRecord>, LogError> {
+        let unpacking = Plain {
+            partition: self.index,
+            from: self.offset,
+            before,
+            max_bytes,
+            max_batch_bytes: self.settings.max_message_bytes,
+        };
+        let packed: usize = batches.iter().filter(|batch| is_compressed(batch)).map(Bytes::len).sum();
+        if packed <= UNPACKED_ON_THE_SPOT {
+            return unpacking.of(&batches).map_err(damaged);
+        }
+        let _turn = UNPACKING.acquire().await;
+        let work = move || unpacking.of(&batches).map_err(damaged);
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}
+
+fn is_compressed(batch: &[u8]) -> bool {
+    BatchHeader::parse_prefix(batch).is_ok_and(|header| header.attributes & 7 != 0)
+}
+
+/// A stored batch that cannot be decoded was accepted once: its bytes are damaged.
+fn damaged(error: BatchError) -> LogError {
+    refusal(Reason::DataCorrupt, format_args!("a stored batch cannot be decoded: {error}"))
+}
+
+/// Which records of some batches are wanted.
+#[derive(Clone, Copy)]
+struct Plain {
+    partition: i32,
+    from: i64,
+    before: i64,
+    max_bytes: usize,
+    max_batch_bytes: usize,
+}
+
+impl Plain {
+    fn of(self, batches: &[Bytes]) -> Result<Vec<StoredRecord>, BatchError> {
+        let (mut out, mut bytes) = (Vec::new(), 0);
+        for batch in batches {
+            let limit = max_unpacked_bytes(self.max_batch_bytes.max(batch.len()));
+            let mut records = with_scratch(|scratch| records(batch, limit, scratch))?;
+            let header = *records.header();
+            if header.is_control() {
+                continue;
+            }
+            for record in records.by_ref() {
+                let record = record?;
+                if record.offset < self.from {
+                    continue;
+                }
+                let invalid = |fault| taffrail_proto::record::InvalidRecord { index: 0, fault };
+                let stored = record.to_stored(self.partition, &header);
+                let stored = stored.map_err(|fault| BatchError::InvalidRecords(vec![invalid(fault)]))?;
+                bytes += size(&stored);
+                if record.offset >= self.before || (bytes > self.max_bytes && !out.is_empty()) {
+                    return Ok(out);
+                }
+                out.push(stored);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// About what a plain record takes in an answer.
+pub(super) fn size(record: &StoredRecord) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record.headers.iter().map(|header| header.name.len() + length(&header.value) + 8).sum();
+    length(&record.key) + length(&record.value) + headers + RECORD_OVERHEAD
+}
+
+/// A partition that nothing was read from; why.
+pub(super) fn failed(topic: &str, partition: i32, error: LogError) -> PartitionData {
+    PartitionData { topic: topic.to_owned(), partition, error: Some(error), ..PartitionData::default() }
+}
+
+/// Bytes of whole batches.
+pub(super) fn total(batches: &[Bytes]) -> usize {
+    batches.iter().map(Bytes::len).sum()
+}
+
+/// Room for an answer of up to `wanted` bytes: less where memory is short.
+pub(super) async fn room(call: &Call, wanted: usize) -> Charge {
+    call.connection.responses.charge(share(call, wanted)).await
+}
+
+/// As [`room`], if there is any now.
+pub(super) fn room_now(call: &Call, wanted: usize) -> Option<Charge> {
+    call.connection.responses.try_charge(share(call, wanted))
+}
+
+fn share(call: &Call, wanted: usize) -> usize {
+    call.connection.responses.allowance().max(LEAST_READ_BYTES).min(wanted).clamp(1, MAX_RESPONSE_BYTES)
+}
+
+/// Makes a charge fit what was really read: more than was asked for is possible by one batch.
+pub(super) fn settle(call: &Call, charge: &mut Charge, bytes: usize) {
+    if bytes <= charge.bytes() {
+        return charge.shrink(bytes);
+    }
+    if let Some(more) = call.connection.responses.try_charge(bytes - charge.bytes()) {
+        charge.merge(more);
+    }
+}
+
+/// Counts what is sent to readers.
+pub(super) fn count_fetched(numbers: &TopicMetrics, batches: &[Bytes]) {
+    let records = |batch: &Bytes| BatchHeader::parse_prefix(batch).map_or(0, |header| header.record_count as u64);
+    numbers.fetched_bytes.inc_by(total(batches) as u64);
+    numbers.fetched_batches.inc_by(batches.len() as u64);
+    numbers.fetched_records.inc_by(batches.iter().map(records).sum());
+}
+
+/// Which records a request may see.
+pub(super) fn isolation(asked: i32) -> Result<Isolation, Refused> {
+    match IsolationLevel::try_from(asked) {
+        Ok(IsolationLevel::ReadUncommitted) => Ok(Isolation::ReadUncommitted),
+        Ok(IsolationLevel::ReadCommitted) => Ok(Isolation::ReadCommitted),
+        Err(unknown) => Err(Refused::of(invalid("isolation", format_args!("{} is not known", unknown.0)))),
+    }
+}

@@ -1,0 +1,97 @@
+//! The gRPC API: each call is parsed, authorized, carried out by the part of the broker that decides, and its answer
+//! converted. No state and no decisions are kept here but those of a stream's own protocol.
+//!
+//! - [`call`]: what every handler begins with;
+//! - [`status`]: errors on their way to a client;
+//! - [`producer`], [`produce_stream`]: writing, over [`batches`] (checks) and [`encoding`] (plain records);
+//! - [`consumer`], [`fetch_stream`], [`read`]: reading;
+//! - [`metadata`], [`admin`]: the rest.
+
+use std::sync::Arc;
+
+use taffrail_proto::v1;
+use tonic::service::Routes;
+
+use crate::context::Context;
+use crate::controller::Controller;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
+use crate::storage::Storage;
+use crate::topics::Topics;
+
+mod admin;
+mod batches;
+mod call;
+mod consumer;
+mod encoding;
+mod fetch;
+mod fetch_stream;
+mod metadata;
+mod produce_stream;
+mod producer;
+mod read;
+pub mod status;
+
+/// Number of this broker; the only one while it runs alone.
+pub const BROKER_ID: i32 = 0;
+/// Largest message that is received by the producer service: `max.message.bytes` of a topic should stay below it, with room
+/// for what surrounds a batch.
+pub const MAX_REQUEST_BYTES: usize = 8 << 20;
+/// Largest message that other services receive: 1,000 partitions with the longest names fit.
+const MAX_QUERY_BYTES: usize = 512 << 10;
+/// Largest answer, apart from a single batch that is larger. Clients of gRPC usually accept 4 MiB.
+pub const MAX_RESPONSE_BYTES: usize = 3_584 << 10;
+
+/// What the handlers call.
+pub struct Broker {
+    /// Clock and randomness.
+    pub context: Context,
+    /// The topics that are served.
+    pub topics: Arc<Topics>,
+    /// Changes topics.
+    pub controller: Arc<Controller>,
+    /// Gives producers their identities.
+    pub producer_ids: Arc<ProducerIds>,
+    /// Disk and identity.
+    pub storage: Arc<dyn Storage>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where the data is, for people.
+    pub data_dir: String,
+    /// Version of the data's format on disk.
+    pub format_version: u32,
+}
+
+impl Broker {
+    /// Name of the cluster: that of the data, while the broker runs alone.
+    fn cluster_id(&self) -> String {
+        self.storage.identity().storage.to_string()
+    }
+}
+
+/// All services of the API, and reflection.
+pub fn routes(broker: &Arc<Broker>, advertise: Option<&str>) -> Result<Routes, tonic_reflection::server::Error> {
+    let producer = v1::producer_server::ProducerServer::new(producer::Service::new(broker))
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    let consumer = v1::consumer_server::ConsumerServer::new(consumer::Service::new(broker))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    let metadata = v1::metadata_server::MetadataServer::new(metadata::Service::new(broker, advertise))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    let admin = v1::admin_server::AdminServer::new(admin::Service::new(broker))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Routes::new(producer)
+        .add_service(consumer)
+        .add_service(metadata)
+        .add_service(admin)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}

@@ -1,0 +1,63 @@
+//! How messages of this API become bytes: protocol buffers, with buffers fit for messages of megabytes.
+//!
+//! The same on the wire as `tonic_prost::ProstCodec`. That one lets its buffer grow by doubling, which copies a message of
+//! 1 MiB twice, and flushes a stream every 32 KiB, which makes many small HTTP/2 frames.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
+
+/// What a stream's buffers begin with. Small, since a client may open thousands of streams.
+const INITIAL_BYTES: usize = 4 << 10;
+/// Messages that are ready at once are sent together up to this size: one HTTP/2 frame of the size both sides allow.
+const GATHER_BYTES: usize = 256 << 10;
+
+/// Protocol buffers; named in the generated code.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for MessageCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for MessageCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = MessageEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        MessageEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::new(INITIAL_BYTES, GATHER_BYTES))
+    }
+}
+
+/// Encodes into exactly the room that a message takes.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for MessageEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.encoded_len());
+        item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(INITIAL_BYTES, GATHER_BYTES)
+    }
+}
