@@ -80,6 +80,13 @@ pub enum StorageError {
     },
 }
 
+impl StorageError {
+    /// The file system or RocksDB said no.
+    pub(crate) fn io(doing: &'static str, cause: &dyn std::fmt::Display) -> Self {
+        Self::Io { doing, cause: cause.to_string().into() }
+    }
+}
+
 /// A read failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {

@@ -22,17 +22,39 @@ use taffrail_proto::record::BatchHeader;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+mod codec;
 #[cfg(test)]
 mod contract;
+mod disk;
+pub mod engine;
+mod epochs;
 mod error;
+pub(crate) mod footer;
+pub(crate) mod index;
+pub(crate) mod keys;
 pub mod leader_epochs;
+pub(crate) mod ledger;
+mod lock;
+pub(crate) mod log;
 pub mod memory;
+pub(crate) mod meta;
+pub(crate) mod options;
 pub mod producers;
+mod read;
+mod recent;
+mod recovery;
+mod replay;
+pub(crate) mod shared;
+mod state;
 mod timestamps;
+mod truncation;
 pub mod wal;
+mod writer;
 
+pub use engine::Engine;
 pub use error::{ReadError, StorageError};
 use leader_epochs::LeaderEpochs;
+pub use options::EngineOptions;
 use producers::Producers;
 
 /// Number of a log in one data directory, from 1; stands for a [`PartitionId`] and is never reused.

@@ -1,0 +1,119 @@
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::executor::block_on;
+use taffrail_proto::record::header::{set_base_offset, set_leader_epoch};
+use taffrail_proto::record::{BatchBuilder, BatchHeader, BatchProducer, Compression};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::storage::{Append, Durability, ReadError};
+
+/// Epochs of 64 KiB, so that a few batches fill some.
+fn small() -> EngineOptions {
+    EngineOptions {
+        epoch_bytes: 64 << 10,
+        epoch_age: Duration::from_hours(1),
+        recent_bytes: 0,
+        reader_threads: 2,
+        ..EngineOptions::default()
+    }
+}
+
+fn open(dir: &TempDir) -> Arc<Engine> {
+    Engine::open(dir.path(), small()).unwrap()
+}
+
+fn partition(index: i32) -> PartitionId {
+    PartitionId { topic: Uuid::from_u128(1), index }
+}
+
+fn batch(base: i64, records: i64, timestamp: i64, producer: Option<BatchProducer>) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for record in 0..records {
+        let value = vec![(base + record) as u8; 1000];
+        builder.push(None, Some(&value), std::iter::empty(), timestamp).unwrap();
+    }
+    let built = builder.build(Compression::None, producer).unwrap();
+    let mut bytes = BytesMut::from(&built[..]);
+    set_base_offset(&mut bytes, base);
+    set_leader_epoch(&mut bytes, 0);
+    bytes.freeze()
+}
+
+fn append(log: &Arc<dyn Log>, records: i64) -> Bytes {
+    append_as(log, records, Durability::Os)
+}
+
+fn append_as(log: &Arc<dyn Log>, records: i64, durability: Durability) -> Bytes {
+    let base = log.extent().end;
+    let batch = batch(base, records, 1000 + base, None);
+    let header = BatchHeader::parse(&batch).unwrap();
+    let ticket = log.append(Append { batch: batch.clone(), header, append_time: 5000 + base, durability });
+    block_on(ticket).unwrap().unwrap();
+    batch
+}
+
+fn read_all(log: &Arc<dyn Log>) -> Vec<Bytes> {
+    let (mut at, mut found) = (log.extent().start, vec![]);
+    while at < log.extent().end {
+        let batches = block_on(log.read(at, i64::MAX, 10_000)).unwrap();
+        at = BatchHeader::parse(batches.last().unwrap()).unwrap().next_offset();
+        found.extend(batches);
+    }
+    found
+}
+
+#[test]
+fn r2_what_was_appended_is_read_back_before_and_after_a_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let logs: Vec<_> = (0..3).map(|index| engine.create(partition(index)).unwrap()).collect();
+    let mut written = vec![vec![]; 3];
+    for round in 0..200 {
+        written[round % 3].push(append(&logs[round % 3], 1 + round as i64 % 4));
+    }
+    assert!(engine.status().epochs > 3);
+    for (log, written) in logs.iter().zip(&written) {
+        assert_eq!(&read_all(log), written);
+    }
+    engine.close().unwrap();
+    drop((logs, engine));
+    let engine = open(&dir);
+    assert!(engine.identity().clean && engine.identity().complete);
+    assert_eq!(engine.identity().incarnation, 2);
+    for (log, written) in engine.logs().iter().zip(&written) {
+        assert_eq!(&read_all(log), written);
+    }
+}
+
+#[test]
+fn d2_acknowledged_batches_survive_a_drop_without_close_and_offsets_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut written = vec![];
+    for round in 0..4 {
+        let engine = open(&dir);
+        assert_eq!(engine.identity().clean, round == 0);
+        assert!(engine.identity().complete);
+        let log = engine.create(partition(0)).unwrap();
+        assert_eq!(read_all(&log), written);
+        for _ in 0..50 {
+            let durability = if round == 1 { Durability::Disk } else { Durability::Os };
+            written.push(append_as(&log, 2, durability));
+        }
+    }
+}
+
+#[test]
+fn r5_a_batch_elsewhere_than_at_the_end_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    append(&log, 3);
+    let batch = batch(5, 1, 0, None);
+    let header = BatchHeader::parse(&batch).unwrap();
+    let ticket = log.append(Append { batch, header, append_time: 0, durability: Durability::Os });
+    assert!(matches!(block_on(ticket).unwrap(), Err(StorageError::WrongOffset { base: 5, end: 3 })));
+    assert!(matches!(block_on(log.read(4, 9, 1)), Err(ReadError::OutOfRange { offset: 4, start: 0, end: 3 })));
+}

@@ -1,0 +1,160 @@
+//! The database `meta`: who the directory is, which logs there are, and what others keep. Every write is synced.
+
+use std::path::Path;
+
+use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+
+use super::keys::{META_LOG_PREFIX, META_NEXT_LOG, META_OTHERS_PREFIX, meta_log};
+use super::{LogId, MetaStore, PartitionId, StorageError, options};
+use crate::crash::{CrashPoint, hit};
+
+/// Keys and values, synced.
+#[derive(Debug)]
+pub(crate) struct MetaDb {
+    db: DB,
+}
+
+/// A change: key, and its value or nothing.
+pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+impl MetaDb {
+    /// Opens or makes it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
+        let db = DB::open(&options::meta(), dir).map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        Ok(Self { db })
+    }
+
+    /// A value.
+    pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get(key).map_err(|cause| StorageError::io("read metadata", &cause))
+    }
+
+    /// A `u32`, big endian.
+    pub(crate) fn read_u32(&self, key: &[u8]) -> Result<Option<u32>, StorageError> {
+        self.read(key)?.map(|value| Ok(u32::from_be_bytes(fixed(key, &value)?))).transpose()
+    }
+
+    /// A `u64`, big endian.
+    pub(crate) fn read_u64(&self, key: &[u8]) -> Result<Option<u64>, StorageError> {
+        self.read(key)?.map(|value| Ok(u64::from_be_bytes(fixed(key, &value)?))).transpose()
+    }
+
+    /// All keys that begin with `prefix`.
+    pub(crate) fn read_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+        let mut found = vec![];
+        for item in self.db.iterator(IteratorMode::From(prefix, Direction::Forward)) {
+            let (key, value) = item.map_err(|cause| StorageError::io("read metadata", &cause))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            found.push((key.into_vec(), value.into_vec()));
+        }
+        Ok(found)
+    }
+
+    /// Makes changes, all or none, on the device when it returns.
+    pub(crate) fn write_synced(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        let mut write = WriteOptions::default();
+        write.set_sync(true);
+        self.db.write_opt(batch, &write).map_err(|cause| StorageError::io("write metadata", &cause))?;
+        hit(CrashPoint::MetadataWrite);
+        Ok(())
+    }
+
+    /// The logs that exist.
+    pub(crate) fn logs(&self) -> Result<Vec<(LogId, PartitionId)>, StorageError> {
+        let decode = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let id = u32::from_be_bytes(fixed(&key, &key[META_LOG_PREFIX.len()..])?);
+            let value: [u8; 20] = fixed(&key, &value)?;
+            let (topic, index) = value.split_first_chunk::<16>().expect("20 bytes");
+            let index = i32::from_be_bytes(index.try_into().expect("4 bytes"));
+            Ok((LogId(id), PartitionId { topic: uuid::Uuid::from_bytes(*topic), index }))
+        };
+        self.read_prefix(META_LOG_PREFIX)?.into_iter().map(decode).collect()
+    }
+
+    /// Gives a partition the next log id.
+    pub(crate) fn add_log(&self, partition: PartitionId) -> Result<LogId, StorageError> {
+        let next = self.read_u32(META_NEXT_LOG)?.unwrap_or(1);
+        let after = next.checked_add(1).ok_or_else(|| StorageError::io("create a log", &"log ids are used up"))?;
+        let value = [&partition.topic.as_bytes()[..], &partition.index.to_be_bytes()].concat();
+        self.write_synced(vec![
+            (META_NEXT_LOG.to_vec(), Some(after.to_be_bytes().to_vec())),
+            (meta_log(LogId(next)), Some(value)),
+        ])?;
+        Ok(LogId(next))
+    }
+
+    /// Forgets a log; its id is not given again.
+    pub(crate) fn remove_log(&self, log: LogId) -> Result<(), StorageError> {
+        self.write_synced(vec![(meta_log(log), None)])
+    }
+}
+
+impl MetaStore for MetaDb {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(&prefixed(key))
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+        let found = self.read_prefix(&prefixed(prefix))?;
+        let strip = |(mut key, value): (Vec<u8>, Vec<u8>)| (key.split_off(META_OTHERS_PREFIX.len()), value);
+        Ok(found.into_iter().map(strip).collect())
+    }
+
+    fn write(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
+        self.write_synced(changes.into_iter().map(|(key, value)| (prefixed(&key), value)).collect())
+    }
+}
+
+fn prefixed(key: &[u8]) -> Vec<u8> {
+    [META_OTHERS_PREFIX, key].concat()
+}
+
+fn fixed<const N: usize>(key: &[u8], value: &[u8]) -> Result<[u8; N], StorageError> {
+    value.try_into().map_err(|_| StorageError::Damaged {
+        file: "the meta database".to_owned(),
+        at: 0,
+        what: format!("{} has {} bytes instead of {N}", String::from_utf8_lossy(key), value.len()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_ids_are_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = PartitionId { topic: uuid::Uuid::from_u128(7), index: 3 };
+        let meta = MetaDb::open(dir.path()).unwrap();
+        assert_eq!(meta.add_log(partition).unwrap(), LogId(1));
+        assert_eq!(meta.logs().unwrap(), [(LogId(1), partition)]);
+        meta.remove_log(LogId(1)).unwrap();
+        drop(meta);
+        let meta = MetaDb::open(dir.path()).unwrap();
+        assert_eq!(meta.logs().unwrap(), []);
+        assert_eq!(meta.add_log(partition).unwrap(), LogId(2));
+    }
+
+    #[test]
+    fn keys_of_others_do_not_meet_those_of_the_engine() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = MetaDb::open(dir.path()).unwrap();
+        let put = |key: &[u8]| MetaStore::write(&meta, vec![(key.to_vec(), Some(b"x".to_vec()))]).unwrap();
+        put(META_NEXT_LOG);
+        put(b"a/1");
+        put(b"a/2");
+        assert_eq!(meta.read_u32(META_NEXT_LOG).unwrap(), None);
+        assert_eq!(MetaStore::get(&meta, META_NEXT_LOG).unwrap(), Some(b"x".to_vec()));
+        let found = MetaStore::scan(&meta, b"a/").unwrap();
+        assert_eq!(found.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [b"a/1", b"a/2"]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Start: from a directory to the state that the broker before left, whatever way it ended.
+//!
+//! 1. Lock, format, identity ([`start_over`](identity)).
+//! 2. After an unclean stop, scan of the write-ahead log before RocksDB opens it (D6).
+//! 3. Storage epochs by one seek each; those that a rewritten one replaces are dead.
+//! 4. Footers of all live epochs, folded in the order of their origins; batches are not read.
+//! 5. The epoch that was open at a crash: ledger records and batch headers replayed, then sealed like any other.
+//! 6. A fresh epoch number.
+
+mod fold;
+mod identity;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{DB, WriteBatch};
+use taffrail_proto::record::BatchHeader;
+
+use super::disk::Volume;
+use super::epochs::{EpochInfo, Epochs};
+use super::footer::{Footer, Seal};
+use super::keys::{DataKey, FIRST_REWRITTEN, META_EPOCHS, batches_start, epoch_end, epoch_start, ledger_start};
+use super::ledger::Ledger;
+use super::log::LogCell;
+use super::meta::MetaDb;
+use super::replay::Unsealed;
+use super::shared::{Logs, Opened, Shared};
+use super::wal::sync_mark;
+use super::writer::RESERVED;
+use super::{EngineOptions, StorageError, options, wal};
+use fold::Fold;
+pub(super) use identity::mark_clean;
+
+/// Opens a directory; the lock is held.
+pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, StorageError> {
+    let (meta_dir, data_dir) = (Shared::meta_dir(dir), Shared::data_dir(dir));
+    for dir in [&meta_dir, &data_dir] {
+        std::fs::create_dir_all(dir).map_err(|cause| StorageError::io("make the data directory", &cause))?;
+    }
+    let boot_id = identity::boot_id();
+    let meta = Arc::new(identity::open_meta(dir, &meta_dir)?);
+    let before = identity::before(&meta, &boot_id)?;
+    if before.is_new() && data_dir.join("CURRENT").exists() {
+        return Err(damaged(&meta_dir, "the metadata is gone", &"there is data but nothing says of which logs"));
+    }
+    let intact = before.clean || scan(&data_dir, before.same_boot, options.accept_loss)?;
+    let identity = identity::start(&meta, &before, intact, &boot_id)?;
+    let options = options.fit(Volume::of(dir)?.total);
+    let data = open_data(&data_dir, &options)?;
+    let mut recovery = Recovery { meta: &meta, data: &data, epochs: Epochs::default(), newest: 0 };
+    let unsealed = recovery.find_epochs()?;
+    let mut fold = recovery.fold()?;
+    for epoch in unsealed {
+        recovery.seal(epoch, &mut fold)?;
+    }
+    let open_epoch = recovery.reserve()?;
+    let epochs = recovery.epochs;
+    let mut logs = Logs::default();
+    for (id, partition) in meta.logs()? {
+        logs.insert(Arc::new(LogCell::new(id, partition, fold.take(id))));
+    }
+    Ok(Opened { dir: dir.to_owned(), options, identity, meta, data, logs, epochs, open_epoch })
+}
+
+/// Whether everything that was written is there; an error if what is missing was promised.
+fn scan(data_dir: &Path, same_boot: bool, accept_loss: bool) -> Result<bool, StorageError> {
+    match wal::scan(data_dir, same_boot) {
+        Ok(_) => Ok(same_boot),
+        Err(damage) if accept_loss => {
+            tracing::warn!(%damage, "starting although the write-ahead log is damaged: what follows the damage is lost");
+            Ok(false)
+        }
+        Err(damage) => Err(damage),
+    }
+}
+
+fn open_data(dir: &Path, engine: &EngineOptions) -> Result<DB, StorageError> {
+    let tuned = options::data(engine, options::supports_direct_io(dir))?;
+    DB::open(&tuned, dir).map_err(|cause| damaged(dir, "the database does not open", &cause))
+}
+
+fn damaged(dir: &Path, what: &str, cause: &dyn std::fmt::Display) -> StorageError {
+    StorageError::Damaged { file: dir.display().to_string(), at: 0, what: format!("{what}: {cause}") }
+}
+
+struct Recovery<'a> {
+    meta: &'a MetaDb,
+    data: &'a DB,
+    epochs: Epochs,
+    /// Highest number of an epoch that the writer filled.
+    newest: u32,
+}
+
+impl Recovery<'_> {
+    /// Finds all epochs; gives those that are not sealed.
+    fn find_epochs(&mut self) -> Result<Vec<u32>, StorageError> {
+        let mut unsealed = vec![];
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut keys = self.data.raw_iterator_opt(options::read_once());
+            keys.seek(epoch_start(from));
+            keys.status().map_err(|cause| self.damaged("storage epochs", &cause))?;
+            let Some(key) = keys.key() else { break };
+            let key = DataKey::decode(key).ok_or_else(|| self.damaged("a key", &"malformed"))?;
+            let epoch = key.epoch();
+            if let DataKey::Seal { .. } = key {
+                let seal = keys.value().and_then(Seal::decode);
+                let seal =
+                    seal.ok_or_else(|| self.damaged("a seal", &format!("of storage epoch {epoch}: malformed")))?;
+                let replaced = seal.replaces.iter().copied().filter(|&replaced| replaced < FIRST_REWRITTEN).max();
+                self.newest = self.newest.max(replaced.unwrap_or(0));
+                self.epochs.add(epoch, EpochInfo { bytes: seal.bytes, replaces: seal.replaces });
+            } else {
+                unsealed.push(epoch);
+            }
+            if epoch < FIRST_REWRITTEN {
+                self.newest = self.newest.max(epoch);
+            }
+            next = epoch.checked_add(1);
+        }
+        unsealed.retain(|&epoch| !self.epochs.is_dead(epoch));
+        Ok(unsealed)
+    }
+
+    fn fold(&mut self) -> Result<Fold, StorageError> {
+        let live: Vec<u32> =
+            self.epochs.sealed().map(|(epoch, _)| epoch).filter(|&epoch| !self.epochs.is_dead(epoch)).collect();
+        let fold = Fold::of(self.data, &live)?;
+        self.newest = self.newest.max(fold.newest_origin());
+        Ok(fold)
+    }
+
+    /// Replays an epoch that has no footers, and gives it some.
+    fn seal(&mut self, epoch: u32, fold: &mut Fold) -> Result<(), StorageError> {
+        let mut unsealed = self.read_unsealed(epoch)?;
+        let mut batch = WriteBatch::default();
+        batch.put_log_data(sync_mark(0));
+        let mut seal = Seal::default();
+        for log in unsealed.logs() {
+            let state = fold.state_mut(log);
+            if !unsealed.replay(log, state) {
+                let what = format!("batches of log {} do not follow each other", log.0);
+                return Err(self.damaged(&format!("storage epoch {epoch}"), &what));
+            }
+            let Some(piece) = state.piece(epoch) else { continue };
+            seal.footers += 1;
+            seal.bytes += piece.span.map_or(0, |span| span.bytes);
+            batch.put(DataKey::Footer { epoch, log }.encode(), Footer::encode_pieces(std::slice::from_ref(&piece)));
+            state.seal(&piece);
+        }
+        batch.put(DataKey::Seal { epoch }.encode(), seal.encode());
+        let io = |cause: rocksdb::Error| StorageError::io("seal the storage epoch that was open at the crash", &cause);
+        self.data.write(batch).map_err(io)?;
+        // In a file of their own, in front of the epoch's other keys: files stay disjoint.
+        self.data.flush().map_err(io)?;
+        self.epochs.add(epoch, EpochInfo { bytes: seal.bytes, replaces: vec![] });
+        Ok(())
+    }
+
+    fn read_unsealed(&self, epoch: u32) -> Result<Unsealed, StorageError> {
+        let mut unsealed = Unsealed::default();
+        let what = format!("storage epoch {epoch}, which was open at the crash");
+        let mut items = self.data.raw_iterator_opt(options::scan(batches_start(epoch)));
+        items.seek(ledger_start(epoch));
+        while let Some(value) = items.value() {
+            let record = Ledger::decode(value).ok_or_else(|| self.damaged(&what, &"malformed ledger record"))?;
+            unsealed.add_record(record);
+            items.next();
+        }
+        items.status().map_err(|cause| self.damaged(&what, &cause))?;
+        let mut items = self.data.raw_iterator_opt(options::scan(epoch_end(epoch)));
+        items.seek(batches_start(epoch));
+        while let Some((key, value)) = items.item() {
+            let Some(DataKey::Batch { log, base, .. }) = DataKey::decode(key) else {
+                return Err(self.damaged(&what, &"malformed key"));
+            };
+            let header = BatchHeader::parse(value).map_err(|fault| self.damaged(&what, &fault))?;
+            if header.base_offset != base {
+                return Err(self.damaged(&what, &"a batch that is not the one its key says"));
+            }
+            unsealed.add_batch(log, header, value.len() as u32);
+            items.next();
+        }
+        items.status().map_err(|cause| self.damaged(&what, &cause))?;
+        Ok(unsealed)
+    }
+
+    /// A number that no epoch had, with some more reserved in the metadata.
+    fn reserve(&self) -> Result<u32, StorageError> {
+        let reserved = self.meta.read_u32(META_EPOCHS)?.unwrap_or(0);
+        let open = self.newest.max(reserved) + 1;
+        let until = open + RESERVED;
+        self.meta.write_synced(vec![(META_EPOCHS.to_vec(), Some(until.to_be_bytes().to_vec()))])?;
+        Ok(open)
+    }
+
+    fn damaged(&self, what: &str, cause: &dyn std::fmt::Display) -> StorageError {
+        damaged(self.data.path(), what, cause)
+    }
+}
