@@ -117,11 +117,11 @@ mod tests {
 
     use super::*;
     use crate::storage::Storage;
-    use crate::storage::memory::MemoryStorage;
+    use crate::storage::memory::Disk;
 
     #[tokio::test]
     async fn m11_no_id_is_given_twice_across_restarts() {
-        let (meta, mut seen) = (MemoryStorage::new().meta(), HashSet::new());
+        let (meta, mut seen) = (Disk::new().open().meta(), HashSet::new());
         for _ in 0..3 {
             let ids = ProducerIds::open(meta.clone()).unwrap();
             for _ in 0..10 {
@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_given_identity_goes_on_with_the_next_epoch_and_then_with_a_new_id() {
-        let ids = ProducerIds::open(MemoryStorage::new().meta()).unwrap();
+        let ids = ProducerIds::open(Disk::new().open().meta()).unwrap();
         let first = ids.init(None).await.unwrap();
         assert_eq!(first, ProducerIdentity { id: 0, epoch: 0 });
         assert_eq!(ids.init(Some((0, 0))).await.unwrap(), ProducerIdentity { id: 0, epoch: 1 });
@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn identities_that_were_never_given_are_refused() {
-        let ids = ProducerIds::open(MemoryStorage::new().meta()).unwrap();
+        let ids = ProducerIds::open(Disk::new().open().meta()).unwrap();
         ids.init(None).await.unwrap();
         for current in [(1, 0), (-1, 0), (0, -1), (0, 32_767), (i64::MAX, 0)] {
             let error = ids.init(Some(current)).await.unwrap_err();
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_damaged_block_is_not_taken_for_none() {
-        let meta = MemoryStorage::new().meta();
+        let meta = Disk::new().open().meta();
         meta.write(vec![(KEY.to_vec(), Some(vec![1, 2]))]).unwrap();
         assert!(ProducerIds::open(meta).is_err());
     }

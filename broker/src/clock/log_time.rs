@@ -94,3 +94,6 @@ impl Mark {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

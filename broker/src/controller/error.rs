@@ -27,6 +27,9 @@ pub enum TopicError {
     /// Nothing in the trash has this name or id.
     #[error("no deleted topic {0:?} is in the trash: its window is over, or it was never there")]
     NotInTrash(String),
+    /// The topic that is to be adopted is not gone.
+    #[error("the topic with id {0} exists: delete it first, or leave the annotation taffrail.dev/adopt out")]
+    InUse(Uuid),
     /// The name is taken.
     #[error("topic {0:?} exists already")]
     Exists(String),

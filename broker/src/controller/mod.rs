@@ -141,6 +141,7 @@ impl Controller {
     ) -> Result<Arc<Self>, TopicError> {
         let known = Mutex::new(start::load(&metadata).await?);
         let serving = Serving::new(context.clone(), storage, topics);
+        serving.raise_epochs().await?;
         let inner = Arc::new(Inner { context, metadata, serving, known });
         inner.serve_all().await;
         Ok(Arc::new(Self { inner }))

@@ -7,17 +7,18 @@ use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use crate::context::Context;
-use crate::partition::Partition;
+use crate::partition::{Partition, raise_epoch};
 use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
 use crate::topics::{Settings, Topic, Topics};
+
+/// Key in the metadata: leader epochs are still to be raised. Its value is empty.
+const RAISE_EPOCHS_KEY: &[u8] = b"broker/raise-epochs";
 
 /// Storage and the registry of what is served.
 pub(super) struct Serving {
     context: Context,
     storage: Arc<dyn Storage>,
     topics: Arc<Topics>,
-    /// This start cannot prove that all acknowledged appends are there (D7).
-    new_epochs: bool,
 }
 
 /// Logs by what they hold.
@@ -47,13 +48,46 @@ pub(super) struct Wanted {
 
 impl Serving {
     pub(super) fn new(context: Context, storage: Arc<dyn Storage>, topics: Arc<Topics>) -> Self {
-        let new_epochs = !storage.identity().complete;
-        Self { context, storage, topics, new_epochs }
+        Self { context, storage, topics }
+    }
+
+    /// Where this start cannot prove that all acknowledged appends are there, raises the leader epoch of every log, also of
+    /// those that are not served now but may be again (D7). A note that this is to be done is kept until it is: a start after
+    /// a crash half way has no way to know otherwise.
+    pub(super) async fn raise_epochs(&self) -> Result<(), StorageError> {
+        let (meta, complete) = (self.storage.meta(), self.storage.identity().complete);
+        let note = move || {
+            if complete {
+                return Ok(meta.get(RAISE_EPOCHS_KEY)?.is_some());
+            }
+            meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), Some(vec![]))]).map(|()| true)
+        };
+        if !blocking(note).await? {
+            return Ok(());
+        }
+        tracing::warn!("the last stop may have lost acknowledged records: the leader epoch of every partition rises");
+        let logs = self.storage.logs();
+        let raising: Vec<_> = logs.iter().map(|log| raise_epoch(&**log)).collect();
+        futures::future::try_join_all(raising).await?;
+        let meta = self.storage.meta();
+        blocking(move || meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), None)])).await
     }
 
     /// All logs there are.
     pub(super) fn logs(&self) -> Logs {
         self.storage.logs().into_iter().map(|log| (log.partition(), log)).collect()
+    }
+
+    /// The logs of a topic.
+    pub(super) fn logs_of(&self, topic: Uuid) -> Vec<LogId> {
+        let logs = self.storage.logs();
+        logs.iter().filter(|log| log.partition().topic == topic).map(|log| log.id()).collect()
+    }
+
+    /// Number of a topic's partitions, by its logs; `None`: it has none.
+    pub(super) fn partitions_of(&self, topic: Uuid) -> Option<i32> {
+        let logs = self.storage.logs();
+        logs.iter().map(|log| log.partition()).filter(|id| id.topic == topic).map(|id| id.index + 1).max()
     }
 
     /// Makes what is missing of a topic's logs and opens them. Does not publish it.
@@ -99,8 +133,7 @@ impl Serving {
             Some(log) => Ok(log),
             None => storage.create(PartitionId { topic, index }),
         };
-        let made = tokio::task::spawn_blocking(move || partitions.into_iter().map(make).collect()).await;
-        made.unwrap_or(Err(StorageError::Closed))
+        blocking(move || partitions.into_iter().map(make).collect()).await
     }
 
     async fn open_all(
@@ -109,7 +142,7 @@ impl Serving {
         settings: &Arc<ArcSwap<Settings>>,
     ) -> Result<Vec<Partition>, StorageError> {
         // All at once: each may wait for its first leader epoch to be written, which storage does for many together.
-        let open = |log| Partition::open(log, self.context.clone(), settings.clone(), self.new_epochs);
+        let open = |log| Partition::open(log, self.context.clone(), settings.clone());
         let opening: Vec<_> = logs.into_iter().map(open).collect();
         futures::future::try_join_all(opening).await
     }
@@ -141,9 +174,14 @@ impl Serving {
     /// Deletes logs for good.
     pub(super) async fn delete(&self, logs: Vec<LogId>) -> Result<(), StorageError> {
         let storage = self.storage.clone();
-        let delete = move || logs.into_iter().try_for_each(|log| storage.delete(log));
-        tokio::task::spawn_blocking(delete).await.unwrap_or(Err(StorageError::Closed))
+        blocking(move || logs.into_iter().try_for_each(|log| storage.delete(log))).await
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StorageError::Closed))
 }
 
 async fn stop(partitions: &[Partition]) {

@@ -22,9 +22,8 @@ pub(super) async fn load(metadata: &Arc<dyn MetadataStore>) -> Result<Known, Top
         known.trash.insert(id, Trashed { object, deleted });
     }
     for object in metadata.list(Kind::Topic).await.map_err(TopicError::Metadata)? {
-        let topic: Topic = parse(&object)?;
-        let id = object::id_of(&topic).ok_or_else(|| malformed(&object, "it has no status.topicId".to_owned()))?;
-        known.topics.insert(topic.topic_name(), Stored { object, topic, id });
+        let stored = read(object)?;
+        known.topics.insert(stored.topic.topic_name(), stored);
     }
     finish_half_done(metadata, &mut known).await?;
     Ok(known)
@@ -46,6 +45,13 @@ async fn finish_half_done(metadata: &Arc<dyn MetadataStore>, known: &mut Known) 
         }
     }
     Ok(())
+}
+
+/// Understands a topic's object.
+pub(super) fn read(object: Object) -> Result<Stored, TopicError> {
+    let topic: Topic = parse(&object)?;
+    let id = object::id_of(&topic).ok_or_else(|| malformed(&object, "it has no status.topicId".to_owned()))?;
+    Ok(Stored { object, topic, id })
 }
 
 fn parse<T: DeserializeOwned>(object: &Object) -> Result<T, TopicError> {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::object::{self, DeletedTopic};
 use super::serving::Wanted;
-use super::{Applied, Inner, Known, NewTopic, Stored, TopicChange, TopicDescription, TopicError};
+use super::{Applied, Inner, Known, NewTopic, Stored, TopicChange, TopicDescription, TopicError, start};
 use crate::metadata::{Kind, MetadataError};
 use crate::topics::Settings;
 
@@ -77,24 +77,49 @@ impl Inner {
             Some(id) => self.adopt(known, topic, id).await,
             None => {
                 let id = self.new_id();
-                self.record_and_serve(known, topic, id, 0).await
+                let made = self.record_and_serve(known, topic, id, 0).await;
+                if made.is_err() {
+                    self.forget_new(known, &name, id).await;
+                }
+                made
             }
         }
     }
 
-    /// Makes a topic that takes over the data of one in the trash, or of one whose object was lost.
-    async fn adopt(&self, known: &mut Known, mut topic: Topic, id: Uuid) -> Result<TopicDescription, TopicError> {
-        let Some(deleted) = known.trash.get(&id).map(|trashed| trashed.deleted.clone()) else {
-            let logs = self.serving.logs();
-            let made = logs.keys().filter(|partition| partition.topic == id).map(|p| p.index + 1).max();
-            let taken = known.topics.values().any(|stored| stored.id == id);
-            let made = made.filter(|_| !taken).ok_or_else(|| TopicError::NotInTrash(id.to_string()))?;
-            topic.spec.partitions = topic.spec.partitions.max(made);
-            return self.record_and_serve(known, topic, id, made).await;
+    /// Undoes the making of a topic that could not be served, as far as that is possible: nobody has written to it. What is
+    /// left the next start goes on with.
+    async fn forget_new(&self, known: &mut Known, name: &str, id: Uuid) {
+        let Some(stored) = known.topics.get(name).filter(|stored| stored.id == id) else { return };
+        let logs = self.serving.logs_of(id);
+        let undone = match self.metadata.delete(&stored.object).await {
+            Ok(()) => self.serving.delete(logs).await.map_err(TopicError::Storage),
+            Err(error) => return tracing::warn!(topic = name, %error, "a topic that could not be made is still there"),
         };
-        topic.spec.partitions = topic.spec.partitions.max(deleted.topic.spec.partitions);
-        let made = object::made_partitions(&deleted.topic);
-        self.restore(known, DeletedTopic { topic, ..deleted }, id, made).await
+        known.topics.remove(name);
+        if let Err(error) = undone {
+            tracing::warn!(topic = name, %error, "empty logs of a topic that could not be made are left");
+        }
+    }
+
+    /// Makes a topic that takes over the data of one in the trash, or of one whose object was lost.
+    async fn adopt(&self, known: &mut Known, topic: Topic, id: Uuid) -> Result<TopicDescription, TopicError> {
+        let deleted = known.trash.get(&id).map(|trashed| trashed.deleted.clone());
+        let partitions = match &deleted {
+            Some(deleted) => deleted.topic.spec.partitions,
+            None if known.topics.values().any(|stored| stored.id == id) => return Err(TopicError::InUse(id)),
+            None => self.serving.partitions_of(id).ok_or_else(|| TopicError::NotInTrash(id.to_string()))?,
+        };
+        if topic.spec.partitions < partitions {
+            let message = format!("spec.partitions: the topic that is adopted has {partitions}: write that or more");
+            return Err(TopicError::Invalid(vec![message]));
+        }
+        match deleted {
+            Some(deleted) => {
+                let made = object::made_partitions(&deleted.topic);
+                self.restore(known, DeletedTopic { topic, ..deleted }, id, made).await
+            }
+            None => self.record_and_serve(known, topic, id, partitions).await,
+        }
     }
 
     /// Writes the object of a topic, of whose logs the first `made` exist, then makes the others and serves it. The object
@@ -167,11 +192,17 @@ impl Inner {
     async fn replace(&self, stored: &mut Stored, topic: Topic) -> Result<(), TopicError> {
         let mut object = stored.object.clone();
         object.document = object::document(&topic);
-        stored.object = self.metadata.replace(&object).await.map_err(|error| match error {
-            MetadataError::Conflict { name, .. } => TopicError::Conflict(name),
-            error => TopicError::Metadata(error),
-        })?;
-        stored.topic = topic;
+        match self.metadata.replace(&object).await {
+            Ok(object) => *stored = Stored { object, topic, id: stored.id },
+            Err(MetadataError::Conflict { name, .. }) => {
+                // Someone else changed it, or an earlier change went through that seemed to fail (M3): look, for the next try.
+                if let Ok(Some(object)) = self.metadata.get(Kind::Topic, &name).await {
+                    *stored = start::read(object)?;
+                }
+                return Err(TopicError::Conflict(name));
+            }
+            Err(error) => return Err(TopicError::Metadata(error)),
+        }
         Ok(())
     }
 

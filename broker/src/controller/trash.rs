@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::object::{self, DeletedTopic};
 use super::{Deleted, Inner, Known, TopicDescription, TopicError, Trashed};
-use crate::metadata::Kind;
+use crate::metadata::{Kind, MetadataError, Object};
 
 impl Inner {
     pub(super) async fn delete(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
@@ -31,17 +31,22 @@ impl Inner {
             deleted_at_log_ms: self.context.log_millis(),
             restoring: false,
         };
-        let document = object::document(&deleted);
-        let tombstone = match self.metadata.create(Kind::DeletedTopic, &id.to_string(), document).await {
-            Ok(tombstone) => tombstone,
-            Err(error) => return Err(TopicError::Metadata(error)),
-        };
+        let tombstone = self.put_tombstone(&known, id, &deleted).await.map_err(TopicError::Metadata)?;
         let description = object::describe(&deleted.topic, Some(deleted.trash()));
         known.trash.insert(id, Trashed { object: tombstone, deleted });
         self.serving.withdraw(name).await;
         self.metadata.delete(&object).await.map_err(TopicError::Metadata)?;
         known.topics.remove(name);
         Ok(description)
+    }
+
+    /// Writes that a topic is being deleted, perhaps not for the first time.
+    async fn put_tombstone(&self, known: &Known, id: Uuid, deleted: &DeletedTopic) -> Result<Object, MetadataError> {
+        let document = object::document(deleted);
+        match known.trash.get(&id) {
+            Some(trashed) => self.metadata.replace(&Object { document, ..trashed.object.clone() }).await,
+            None => self.metadata.create(Kind::DeletedTopic, &id.to_string(), document).await,
+        }
     }
 
     pub(super) async fn undelete(
@@ -104,9 +109,7 @@ impl Inner {
             return Ok(());
         }
         let Some(trashed) = known.trash.get(&id) else { return Ok(()) };
-        let logs = self.serving.logs();
-        let logs = logs.values().filter(|log| log.partition().topic == id).map(|log| log.id()).collect();
-        self.serving.delete(logs).await?;
+        self.serving.delete(self.serving.logs_of(id)).await?;
         self.metadata.delete(&trashed.object).await.map_err(TopicError::Metadata)?;
         tracing::info!(topic = trashed.deleted.topic.topic_name(), topic_id = %id, "deleted topic purged");
         known.trash.remove(&id);

@@ -235,7 +235,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::metadata::contract;
     use crate::storage::Storage;
-    use crate::storage::memory::MemoryStorage;
+    use crate::storage::memory::Disk;
 
     fn store(meta: &Arc<dyn MetaStore>) -> EmbeddedStore {
         let clock = Arc::new(ManualClock::new(0, "boot"));
@@ -244,12 +244,12 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(|| async { Arc::new(store(&MemoryStorage::new().meta())) as Arc<dyn MetadataStore> }).await;
+        contract::check(|| async { Arc::new(store(&Disk::new().open().meta())) as Arc<dyn MetadataStore> }).await;
     }
 
     #[tokio::test]
     async fn versions_go_on_after_a_reopening() {
-        let meta = MemoryStorage::new().meta();
+        let meta = Disk::new().open().meta();
         let first = store(&meta).create(Kind::Topic, "a", Value::Null).await.unwrap();
         store(&meta).delete(&first).await.unwrap();
         let second = store(&meta).create(Kind::Topic, "a", Value::Null).await.unwrap();
@@ -258,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_stored_in_another_form_is_named_and_not_taken_for_absent() {
-        let meta = MemoryStorage::new().meta();
+        let meta = Disk::new().open().meta();
         meta.write(vec![(key(Kind::Topic, "a"), Some(b"{\"v\":2}".to_vec()))]).unwrap();
         let error = store(&meta).get(Kind::Topic, "a").await.unwrap_err();
         assert!(matches!(error, MetadataError::Malformed { .. }), "{error}");

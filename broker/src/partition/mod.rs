@@ -142,19 +142,17 @@ impl Shared {
 }
 
 impl Partition {
-    /// Takes the leadership of a log and serves it. A log that has no leader epoch gets 0; with `new_epoch` one that has gets
-    /// the next (D7). An epoch is durable before it is used (E1, E5).
+    /// Takes the leadership of a log and serves it, under its newest leader epoch; a log that has none gets epoch 0, which is
+    /// durable before it is used (E1, E5).
     pub async fn open(
         log: Arc<dyn Log>,
         context: Context,
         settings: Arc<ArcSwap<Settings>>,
-        new_epoch: bool,
     ) -> Result<Self, StorageError> {
-        let latest = log.leader_epochs().latest();
-        let leader_epoch = latest.map_or(0, |epoch| if new_epoch { epoch.saturating_add(1) } else { epoch });
-        if latest != Some(leader_epoch) {
-            log.begin_epoch(leader_epoch).await.unwrap_or(Err(StorageError::Closed))?;
-        }
+        let leader_epoch = match log.leader_epochs().latest() {
+            Some(epoch) => epoch,
+            None => begin_epoch(&*log, 0).await?,
+        };
         let state = State::new(log.extent(), leader_epoch, log.producers());
         let snapshot = ArcSwap::from_pointee(state.snapshot(false));
         let shared = Arc::new(Shared { log, snapshot, waiters: Waiters::default() });
@@ -232,6 +230,20 @@ impl Partition {
             self.wait_beyond(i64::MAX, Isolation::default()).await;
         }
     }
+}
+
+/// Begins the next leader epoch of a log that may have lost acknowledged records: what is appended from now on must not
+/// pass for what was there (D7). A log without an epoch has nothing to lose.
+pub async fn raise_epoch(log: &dyn Log) -> Result<(), StorageError> {
+    match log.leader_epochs().latest() {
+        Some(latest) => begin_epoch(log, latest.saturating_add(1)).await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+async fn begin_epoch(log: &dyn Log, epoch: i32) -> Result<i32, StorageError> {
+    log.begin_epoch(epoch).await.unwrap_or(Err(StorageError::Closed))?;
+    Ok(epoch)
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl State {
         if let Some(sequenced) = Sequenced::of(batch) {
             self.producers.record(&sequenced, append_time);
         }
+        self.producers.expire(append_time);
         self.next = batch.next_offset();
     }
 

@@ -113,3 +113,6 @@ impl Retention {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

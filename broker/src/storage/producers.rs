@@ -113,10 +113,26 @@ struct Producer {
 }
 
 /// The producers of one log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Producers {
     by_id: BTreeMap<i64, Producer>,
+    /// None of them has been idle since before this append time: until then nothing can expire, and nobody looks.
+    idle_since: i64,
 }
+
+impl Default for Producers {
+    fn default() -> Self {
+        Self { by_id: BTreeMap::new(), idle_since: i64::MAX }
+    }
+}
+
+impl PartialEq for Producers {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_id == other.by_id
+    }
+}
+
+impl Eq for Producers {}
 
 impl Producers {
     /// No producers.
@@ -186,6 +202,7 @@ impl Producers {
         }
         producer.batches.push(appended.batch);
         producer.last_append_time = producer.last_append_time.max(append_time);
+        self.idle_since = self.idle_since.min(append_time);
         if self.by_id.len() > PRODUCERS_KEPT {
             self.forget_longest_idle();
         }
@@ -200,15 +217,18 @@ impl Producers {
         }
     }
 
-    /// All batches that are remembered lie below `offset`. The newest of each producer is always remembered: then none has
-    /// appended at or above it.
-    pub fn ends_below(&self, offset: i64) -> bool {
-        self.by_id.values().all(|p| p.batches.iter().all(|batch| batch.last_offset < offset))
+    /// Forgets those that have been idle for [`EXPIRY_MS`] at `append_time`, the newest of the log (P7). Cheap enough to be
+    /// called for each append.
+    pub fn expire(&mut self, append_time: i64) {
+        if append_time.saturating_sub(self.idle_since) < EXPIRY_MS {
+            return;
+        }
+        self.by_id.retain(|_, p| append_time.saturating_sub(p.last_append_time) < EXPIRY_MS);
+        self.idle_since = self.longest_idle();
     }
 
-    /// Forgets those that have been idle for [`EXPIRY_MS`] at `append_time`, the newest of the log (P7).
-    pub fn expire(&mut self, append_time: i64) {
-        self.by_id.retain(|_, p| append_time.saturating_sub(p.last_append_time) < EXPIRY_MS);
+    fn longest_idle(&self) -> i64 {
+        self.by_id.values().map(|p| p.last_append_time).min().unwrap_or(i64::MAX)
     }
 
     fn forget_longest_idle(&mut self) {
@@ -255,7 +275,9 @@ impl Producers {
             let batches = (0..kept).map(|_| decode_batch(bytes)).collect::<Option<Vec<_>>>()?;
             by_id.insert(id, Producer { epoch, last_append_time, batches });
         }
-        Some(Self { by_id })
+        let mut producers = Self { by_id, idle_since: i64::MAX };
+        producers.idle_since = producers.longest_idle();
+        Some(producers)
     }
 }
 
