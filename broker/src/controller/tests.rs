@@ -65,8 +65,15 @@ impl Bench {
         builder.push(None, Some(value), [], NOW).unwrap();
         let batch = builder.build(Compression::None, None).unwrap();
         let header = BatchHeader::parse(&batch).unwrap();
-        let request =
-            AppendRequest { batch, header, max_timestamp: NOW, acks: Acks::All, leader_epoch: None, permit: None, order: None };
+        let request = AppendRequest {
+            batch,
+            header,
+            max_timestamp: NOW,
+            acks: Acks::All,
+            leader_epoch: None,
+            permit: None,
+            order: None,
+        };
         let pending = self.topics.image().partition(topic, 0).unwrap().append(request);
         pending.await.unwrap().base_offset.unwrap()
     }

@@ -76,6 +76,8 @@ enum Effect {
         end: i64,
         /// Held until then.
         _permit: Option<OwnedSemaphorePermit>,
+        /// Ended if it fails, where nobody waits for the answer who would.
+        unanswered: Option<Order>,
     },
     Trim {
         to: i64,
@@ -179,7 +181,9 @@ impl Owner {
         let end = header.next_offset();
         let ticket = self.log.append(Append { batch, header, append_time, durability: settings.durability });
         self.state.placed(&header, append_time);
-        self.in_flight.push_back(InFlight { ticket, effect: Effect::Append { end, _permit: command.permit } });
+        let unanswered = if command.acks == Acks::None { command.reply.order.clone() } else { None };
+        let effect = Effect::Append { end, _permit: command.permit, unanswered };
+        self.in_flight.push_back(InFlight { ticket, effect });
         let appended = Appended { base_offset: Some(base_offset), ..self.appended(settings, log_append_time) };
         self.answer_at(end, command.acks, command.reply, appended);
     }
@@ -231,7 +235,12 @@ impl Owner {
             let InFlight { effect, .. } = self.in_flight.pop_front().expect("only what is in flight is settled");
             match (effect, result) {
                 (Effect::Append { end, .. }, Ok(())) => self.state.written(end),
-                (Effect::Append { .. }, Err(failure)) => self.append_failed(&failure),
+                (Effect::Append { unanswered, .. }, Err(failure)) => {
+                    if let Some(order) = unanswered {
+                        order.end();
+                    }
+                    self.append_failed(&failure);
+                }
                 (Effect::Trim { to, reply }, Ok(())) => {
                     self.state.trimmed(to);
                     answer(reply, Ok(self.state.log_start()));

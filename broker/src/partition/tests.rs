@@ -420,3 +420,23 @@ async fn waiting_ends_when_there_is_something_beyond() {
     bench.append(1).await;
     assert_eq!(waiting.await.unwrap().high_watermark, 3);
 }
+
+#[tokio::test]
+async fn p9_after_a_refusal_nothing_of_the_same_order_is_appended() {
+    for acks in [Acks::All, Acks::Leader, Acks::None] {
+        let bench = bench().await;
+        let order = Order::default();
+        let ordered = |records| AppendRequest { order: Some(order.clone()), acks, ..request(records, None) };
+        bench.partition.append(ordered(1)).await.unwrap();
+        bench.log.hold();
+        bench.disk.set_full(true);
+        let failing = bench.partition.append(ordered(2));
+        bench.log.holds(1).await;
+        bench.disk.set_full(false);
+        let behind = bench.partition.append(ordered(3));
+        bench.log.release();
+        assert_eq!(failing.await.is_ok(), acks == Acks::None);
+        assert!(matches!(behind.await, Err(AppendError::PrecedingRefused)), "{acks:?}");
+        assert_eq!(bench.append(4).await.base_offset, Some(1), "others go on");
+    }
+}

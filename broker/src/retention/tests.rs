@@ -39,7 +39,8 @@ impl Bench {
         let batch = builder.build(Compression::None, None).unwrap();
         let header = BatchHeader::parse(&batch).unwrap();
         let (acks, max_timestamp) = (Acks::All, timestamp);
-        let request = AppendRequest { batch, header, max_timestamp, acks, leader_epoch: None, permit: None, order: None };
+        let request =
+            AppendRequest { batch, header, max_timestamp, acks, leader_epoch: None, permit: None, order: None };
         let pending = self.topics.image().partition("t", 0).unwrap().append(request);
         pending.await.unwrap();
     }

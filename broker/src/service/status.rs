@@ -275,7 +275,7 @@ impl IntoLogError for TopicError {
     fn into_log_error(self) -> LogError {
         let reason = match self {
             Self::Unknown(_) | Self::OtherId { .. } | Self::NotInTrash(_) => Reason::UnknownTopic,
-            Self::Exists(_) => Reason::TopicExists,
+            Self::Exists(_) | Self::InUse(_) => Reason::TopicExists,
             Self::Name(_) | Self::Config(_) | Self::Invalid(_) => Reason::InvalidRequest,
             Self::Conflict(_) | Self::Stopping => Reason::Unavailable,
             Self::MissingLog(_) => Reason::Internal,

@@ -217,6 +217,12 @@ impl Producers {
         }
     }
 
+    /// All batches that are remembered lie below `offset`. The newest of each producer is always remembered: then none has
+    /// appended at or above it.
+    pub fn ends_below(&self, offset: i64) -> bool {
+        self.by_id.values().all(|p| p.batches.iter().all(|batch| batch.last_offset < offset))
+    }
+
     /// Forgets those that have been idle for [`EXPIRY_MS`] at `append_time`, the newest of the log (P7). Cheap enough to be
     /// called for each append.
     pub fn expire(&mut self, append_time: i64) {
