@@ -1,0 +1,323 @@
+//! `taffrail topic`: makes, shows, changes and removes topics.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use taffrail_client::{Admin, Client, NewTopic, TopicChange, TopicDescription};
+use taffrail_crds::manifest;
+
+use crate::output::{self, Format};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Makes a topic.
+    Create(Create),
+    /// Lists topics.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Those in the trash too.
+        #[arg(long)]
+        deleted: bool,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Shows a topic's partitions and configuration.
+    Describe {
+        /// Names of topics.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Configuration that is at its default too.
+        #[arg(long)]
+        all: bool,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Adds partitions, changes configuration.
+    Alter(Alter),
+    /// Puts a topic in the trash; `undelete` brings it back for its trash window (default 24 h).
+    Delete {
+        /// Name of the topic.
+        name: String,
+        /// Do not fail if there is no such topic.
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// Brings a topic back from the trash, with its records and offsets.
+    Undelete {
+        /// Name it had; the one deleted last counts.
+        #[arg(required_unless_present = "id")]
+        name: Option<String>,
+        /// Its id instead (`topic list --deleted`).
+        #[arg(long, conflicts_with = "name")]
+        id: Option<String>,
+        /// Name to bring it back under.
+        #[arg(long)]
+        new_name: Option<String>,
+    },
+    /// Makes and changes topics as manifests say: the same YAML that kubectl apply takes.
+    Apply {
+        /// File with one or several documents; "-" is standard input.
+        #[arg(short, long, required = true)]
+        file: Vec<PathBuf>,
+        /// Check and show, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Letters, digits, ".", "_" and "-", at most 249.
+    name: String,
+    /// Number of partitions; 0 is the broker's default.
+    #[arg(short, long, default_value_t = 0)]
+    partitions: i32,
+    /// Configuration, by Kafka's keys (retention.ms) or Taffrail's (retention, durability, …).
+    #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+    config: Vec<(String, String)>,
+    /// Do not fail if the topic exists.
+    #[arg(long)]
+    if_not_exists: bool,
+    /// Check only.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Alter {
+    /// Name of the topic.
+    name: String,
+    /// New number of partitions; it can only grow.
+    #[arg(short, long, default_value_t = 0)]
+    partitions: i32,
+    /// Sets a configuration key.
+    #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Puts a configuration key back to its default.
+    #[arg(short, long, value_name = "KEY")]
+    unset: Vec<String>,
+    /// Check only.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl TopicCommand {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let admin = client.admin();
+        match self {
+            Self::Create(create) => create.run(&admin).await,
+            Self::List { deleted, output } => list(&admin, deleted, output).await,
+            Self::Describe { names, all, output } => describe(&admin, &names, all, output).await,
+            Self::Alter(alter) => alter.run(&admin).await,
+            Self::Delete { name, if_exists } => delete(&admin, &name, if_exists).await,
+            Self::Undelete { name, id, new_name } => undelete(&admin, name, id, new_name.as_deref()).await,
+            Self::Apply { file, dry_run } => apply(&admin, &file, dry_run).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, admin: &Admin) -> Result<()> {
+        let new = NewTopic::new(&self.name).partitions(self.partitions);
+        let new = self.config.into_iter().fold(new, |new, (key, value)| new.config(key, value));
+        match admin.create_topic(new, self.dry_run).await {
+            Ok(topic) => {
+                println!("topic {} {}: {}", topic.name, done("created", self.dry_run), summary(&topic));
+                Ok(())
+            }
+            Err(error) if self.if_not_exists && error.reason() == taffrail_client::Reason::TopicExists => {
+                println!("topic {} exists", self.name);
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("topic {} was not created", self.name)),
+        }
+    }
+}
+
+impl Alter {
+    async fn run(self, admin: &Admin) -> Result<()> {
+        if self.partitions == 0 && self.set.is_empty() && self.unset.is_empty() {
+            bail!("nothing to change: give --partitions, --config or --unset");
+        }
+        let change = TopicChange::new().partitions(self.partitions);
+        let change = self.set.into_iter().fold(change, |change, (key, value)| change.set(key, value));
+        let change = self.unset.into_iter().fold(change, TopicChange::unset);
+        let topic = admin.alter_topic(&self.name, change, self.dry_run).await?;
+        println!("topic {} {}: {}", topic.name, done("changed", self.dry_run), summary(&topic));
+        Ok(())
+    }
+}
+
+fn done(what: &str, dry_run: bool) -> String {
+    if dry_run { format!("would be {what}") } else { what.to_owned() }
+}
+
+fn summary(topic: &TopicDescription) -> String {
+    let set: Vec<String> =
+        topic.config.iter().filter(|c| !c.is_default).map(|c| format!("{}={}", c.key, c.value)).collect();
+    format!("{} partitions {}", topic.partitions.len(), set.join(" ")).trim_end().to_owned()
+}
+
+fn records(topic: &TopicDescription) -> i64 {
+    topic.partitions.iter().map(|p| p.high_watermark - p.log_start_offset).sum()
+}
+
+fn size(topic: &TopicDescription) -> u64 {
+    topic.partitions.iter().map(|p| p.size_bytes).sum()
+}
+
+async fn list(admin: &Admin, deleted: bool, format: Format) -> Result<()> {
+    let topics = admin.describe_topics(&[], deleted).await?;
+    if format == Format::Json {
+        return output::json(&topics.iter().map(document).collect::<Vec<_>>());
+    }
+    if topics.is_empty() {
+        eprintln!("no topics: make one with `taffrail topic create NAME`");
+        return Ok(());
+    }
+    let row = |t: &TopicDescription| {
+        let state = t.purge_at_ms.map_or("".into(), |at| format!("deleted, goes {}", output::moment(at)));
+        let partitions = t.partitions.len().to_string();
+        [t.name.clone(), partitions, records(t).to_string(), output::bytes(size(t)), t.topic_id.clone(), state]
+    };
+    output::table(["NAME", "PARTITIONS", "RECORDS", "SIZE", "ID", ""], topics.iter().map(row))
+}
+
+async fn describe(admin: &Admin, names: &[String], all: bool, format: Format) -> Result<()> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let topics = admin.describe_topics(&names, false).await?;
+    if format == Format::Json {
+        return output::json(&topics.iter().map(document).collect::<Vec<_>>());
+    }
+    for topic in &topics {
+        println!(
+            "topic {} (id {}), {} records, {}\n",
+            topic.name,
+            topic.topic_id,
+            records(topic),
+            output::bytes(size(topic))
+        );
+        let partitions = topic.partitions.iter().map(|p| {
+            let numbers =
+                [p.index.into(), p.leader.into(), p.leader_epoch.into(), p.log_start_offset, p.high_watermark];
+            let [index, leader, epoch, start, end] = numbers.map(|n: i64| n.to_string());
+            [index, leader, epoch, start, end, output::bytes(p.size_bytes)]
+        });
+        output::table(["PARTITION", "LEADER", "EPOCH", "START", "END", "SIZE"], partitions)?;
+        println!();
+        let config = topic.config.iter().filter(|c| all || !c.is_default).map(|c| {
+            let default = if c.is_default { "default" } else { "" };
+            [c.key.clone(), c.value.clone(), default.to_owned(), c.documentation.clone()]
+        });
+        output::table(["CONFIGURATION", "VALUE", "", ""], config)?;
+        if !all {
+            println!("(the rest is at its default: --all shows it)");
+        }
+    }
+    Ok(())
+}
+
+fn document(topic: &TopicDescription) -> Value {
+    let partition = |p: &taffrail_client::PartitionDescription| {
+        json!({
+            "index": p.index, "leader": p.leader, "leaderEpoch": p.leader_epoch, "logStartOffset": p.log_start_offset,
+            "highWatermark": p.high_watermark, "logEndOffset": p.log_end_offset, "sizeBytes": p.size_bytes,
+        })
+    };
+    let config = topic.config.iter().map(|c| (c.key.clone(), json!({ "value": c.value, "default": c.is_default })));
+    json!({
+        "name": topic.name, "id": topic.topic_id, "internal": topic.internal,
+        "partitions": topic.partitions.iter().map(partition).collect::<Vec<_>>(),
+        "config": config.collect::<serde_json::Map<_, _>>(),
+        "deletedAtMs": topic.deleted_at_ms, "purgeAtMs": topic.purge_at_ms,
+    })
+}
+
+async fn delete(admin: &Admin, name: &str, if_exists: bool) -> Result<()> {
+    match admin.delete_topic(name).await {
+        Ok(deleted) => {
+            let at = output::moment(deleted.purge_at_ms);
+            println!("topic {name} is in the trash until {at}; `taffrail topic undelete {name}` brings it back");
+            Ok(())
+        }
+        Err(error) if if_exists && error.kind() == taffrail_client::ErrorKind::NotFound => {
+            println!("there is no topic {name}");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn undelete(admin: &Admin, name: Option<String>, id: Option<String>, new_name: Option<&str>) -> Result<()> {
+    let topic = match (name, id) {
+        (_, Some(id)) => admin.undelete_topic_by_id(&id, new_name).await?,
+        (Some(name), None) => admin.undelete_topic(&name, new_name).await?,
+        (None, None) => bail!("give a name or --id"),
+    };
+    println!("topic {} is back: {} partitions, {} records", topic.name, topic.partitions.len(), records(&topic));
+    Ok(())
+}
+
+async fn apply(admin: &Admin, files: &[PathBuf], dry_run: bool) -> Result<()> {
+    let mut documents = vec![];
+    let mut faults = 0;
+    for file in files {
+        let name = file.display().to_string();
+        let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+        match manifest::parse(&text.with_context(|| format!("read {name}"))?, &name) {
+            Ok(found) => documents.extend(found),
+            Err(found) => {
+                faults += found.len();
+                found.iter().for_each(|fault| eprintln!("{fault}"));
+            }
+        }
+    }
+    if faults > 0 {
+        bail!("{faults} faults in the manifests; nothing was changed");
+    }
+    for document in documents {
+        apply_one(admin, &document.topic, dry_run).await?;
+    }
+    Ok(())
+}
+
+async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -> Result<()> {
+    let name = &topic.topic_name();
+    let wanted = topic.spec.config.entries();
+    let wanted = wanted.iter().filter(|entry| !entry.is_default);
+    let present = match admin.describe_topics(&[name], false).await {
+        Ok(found) => found.into_iter().next(),
+        Err(error) if error.kind() == taffrail_client::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(present) = present else {
+        let new = NewTopic::new(name).partitions(topic.spec.partitions);
+        let new = wanted.fold(new, |new, entry| new.config(entry.key.clone(), entry.value.clone()));
+        let made = admin.create_topic(new, dry_run).await?;
+        println!("topic {name} {}: {}", done("created", dry_run), summary(&made));
+        return Ok(());
+    };
+    let mut change = TopicChange::new().partitions(topic.spec.partitions);
+    let mut stay = vec![];
+    for entry in wanted {
+        stay.push(entry.key.clone());
+        change = change.set(entry.key.clone(), entry.value.clone());
+    }
+    for entry in present.config.iter().filter(|c| !c.is_default && !stay.contains(&c.key)) {
+        change = change.unset(entry.key.clone());
+    }
+    let changed = admin.alter_topic(name, change, dry_run).await?;
+    let same = changed.config == present.config && changed.partitions.len() == present.partitions.len();
+    let what = if same { "unchanged".to_owned() } else { done("changed", dry_run) };
+    println!("topic {name} {what}: {}", summary(&changed));
+    Ok(())
+}
