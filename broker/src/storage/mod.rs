@@ -36,6 +36,7 @@ pub mod leader_epochs;
 pub(crate) mod ledger;
 mod lock;
 pub(crate) mod log;
+mod maintenance;
 pub mod memory;
 pub(crate) mod meta;
 pub(crate) mod options;

@@ -46,6 +46,7 @@ pub(super) struct Model {
     batches: Vec<Batch>,
     pub(super) extent: Extent,
     pub(super) epochs: LeaderEpochs,
+    pub(super) truncated: bool,
     time: i64,
     epoch: i32,
 }
@@ -90,6 +91,7 @@ impl Model {
                 let bounds: Vec<i64> =
                     self.batches[first..].iter().map(|batch| batch.base).chain([self.extent.end]).collect();
                 let end = *index.get(&bounds);
+                self.truncated |= end < self.extent.end;
                 self.batches.retain(|batch| batch.base < end);
                 self.extent.end = end;
                 self.epochs.truncate(end);

@@ -88,19 +88,20 @@ pub(in crate::storage) fn spans_cover_the_log_in_order(subject: &mut Subject) {
     for round in 0..3 {
         let log = subject.log(0);
         for _ in 0..10 {
-            subject.done(log.append(Batch { base, append_time: base, ..big }.append())).unwrap();
+            subject.done(log.append(Batch { base, append_time: base * 1000, ..big }.append())).unwrap();
             base += 1;
         }
         let spans = log.spans();
         let mut next = 0;
         for span in &spans {
             assert_eq!(span.first, next, "round {round}: {spans:?}");
-            assert!(span.last >= span.first && span.max_append_time == span.last, "{span:?}");
+            assert!(span.last >= span.first && span.max_append_time == span.last * 1000, "{span:?}");
             assert!(span.bytes >= (span.last - span.first + 1) as u64 * 20_000);
             next = span.last + 1;
         }
         assert!(next <= base);
         drop(log);
+        subject.close();
         subject.reopen();
     }
     let log = subject.log(0);
