@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// How `--memory-limit` is divided. What is not listed is for RocksDB, recent batches and the process itself.
+/// How `--memory-limit` is divided. Of 1 GiB, in MiB: 128 requests, 128 answers, 64 windows, 256 memtables (four times an
+/// epoch of 64: one that fills, grown to 112 at most, and those that are being flushed), 64 recent batches, 16 block cache.
+/// The other 368 are for the state of connections, logs and footers, and for what the allocator holds free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Requests: from the first byte of a message until its batch is appended or refused.
@@ -22,14 +24,27 @@ pub struct Shares {
     pub responses: usize,
     /// HTTP/2 connection windows: what peers may send before anything reads it.
     pub windows: usize,
+    /// A storage epoch; memtables take up to four times as much.
+    pub epoch: usize,
+    /// Recent batches that readers at the ends of logs get without the disk.
+    pub recent: usize,
+    /// RocksDB's block cache: indexes, and what is read twice.
+    pub block_cache: usize,
 }
 
 impl Shares {
     /// An eighth each for requests and answers, a sixteenth for windows; at least 16 MiB each, so that the largest message
-    /// passes.
+    /// passes. An epoch is a sixteenth, at most 64 MiB: larger ones gain nothing.
     pub fn of_limit(memory_limit: usize) -> Self {
         let part = |divisor: usize| (memory_limit / divisor).max(16 << 20);
-        Self { requests: part(8), responses: part(8), windows: part(16) }
+        Self {
+            requests: part(8),
+            responses: part(8),
+            windows: part(16),
+            epoch: part(16).min(64 << 20),
+            recent: part(16),
+            block_cache: part(64),
+        }
     }
 }
 

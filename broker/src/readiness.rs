@@ -71,13 +71,13 @@ impl Readiness {
 
     /// Goes to a phase and says so in the log.
     pub fn set(&self, phase: Phase) {
+        self.phase.send_replace(phase.clone());
         match &phase {
             Phase::Starting(step) => tracing::info!(step, "starting"),
             Phase::Damaged(what) => tracing::error!(what, "data is damaged: not ready"),
             Phase::Serving => tracing::info!("ready"),
             Phase::Draining => tracing::info!("draining: not ready any more"),
         }
-        self.phase.send_replace(phase);
     }
 
     /// From now on a failed storage makes the broker not ready.

@@ -175,3 +175,31 @@ fn memory_reads_back_as_it_is_shown() {
         assert!(bad.parse::<Memory>().is_err(), "{bad}");
     }
 }
+
+fn reference() -> String {
+    let mut out = String::from(
+        "# Configuration of the broker\n\nEach setting can be given as a flag, as an environment variable, or in the YAML file that `--config` \
+         (or `TAFFRAIL_CONFIG`)\nnames, where the keys are the names of the flags without dashes in front. A flag wins over the \
+         environment, that over the file.\nLists are separated by commas in the environment. `taffrail-broker config` shows what \
+         is in force and where each value comes\nfrom.\n\nThis page is made from the program: `UPDATE=1 cargo test --release -p \
+         taffrail-broker config`.\n\n| flag | environment | default | meaning |\n|---|---|---|---|\n",
+    );
+    for arg in Config::augment_args(Command::new("t")).get_arguments() {
+        let flag = arg.get_long().unwrap();
+        let variable = format!("TAFFRAIL_{}", flag.to_uppercase().replace('-', "_"));
+        let default =
+            arg.get_default_values().first().map(|v| format!("`{}`", v.to_string_lossy())).unwrap_or_default();
+        out += &format!("| `--{flag}` | `{variable}` | {default} | {}. |\n", arg.get_help().unwrap());
+    }
+    out
+}
+
+#[test]
+fn the_reference_in_docs_is_that_of_the_program() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, reference()).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == reference(), "docs/configuration.md differs from the program; it says how to renew it");
+}

@@ -35,7 +35,7 @@ impl Service {
 
     async fn create(&self, call: &Call, request: v1::CreateTopicRequest) -> Result<v1::CreateTopicResponse, Refused> {
         call.authorize_topic(Verb::Create, &request.name)?;
-        let partitions = partitions(request.partitions)?;
+        let partitions = partitions(request.partitions)?.or(Some(self.broker.default_partitions));
         let topic = NewTopic { name: request.name, partitions, config: config("config", request.config)? };
         let made = self.broker.controller.create(topic, request.validate_only).await?;
         Ok(v1::CreateTopicResponse { topic: Some(self.describe(made)) })

@@ -60,6 +60,8 @@ pub struct Broker {
     pub data_dir: String,
     /// Version of the data's format on disk.
     pub format_version: u32,
+    /// Partitions of a topic that is made without a number.
+    pub default_partitions: i32,
 }
 
 impl Broker {

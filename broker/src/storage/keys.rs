@@ -36,7 +36,7 @@
 use super::LogId;
 
 /// Version of all formats in a data directory. A program refuses a newer one and reads all older ones.
-pub(crate) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 /// First number of rewritten epochs.
 pub(crate) const FIRST_REWRITTEN: u32 = 1 << 31;
 /// Length of each key in `data`.

@@ -54,6 +54,7 @@ mod writer;
 
 pub use engine::Engine;
 pub use error::{ReadError, StorageError};
+pub use keys::FORMAT as FORMAT_VERSION;
 use leader_epochs::LeaderEpochs;
 pub use options::EngineOptions;
 use producers::Producers;

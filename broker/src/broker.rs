@@ -1,0 +1,343 @@
+//! A broker from start to stop: the only place that builds everything.
+//!
+//! Start: admin HTTP (so that probes see the rest) → lock and open storage → topics and their partitions → manifest →
+//! background jobs → listeners → ready. Stop is the reverse: not ready → listeners drain → jobs → partitions → storage is
+//! closed with the clean mark → admin HTTP. Whatever fails on the way in, what was started is stopped in that order.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin_http::{self, Subjects};
+use crate::config::{Config, ListenAddress};
+use crate::context::Context;
+use crate::controller::{Applied, Controller, TopicError};
+use crate::manifest::{Manifest, ManifestFault};
+use crate::memory::Shares;
+use crate::metadata::embedded::EmbeddedStore;
+use crate::metrics::{Metrics, PartitionSample};
+use crate::partition::Partition;
+use crate::producer_ids::ProducerIds;
+use crate::readiness::{Phase, Readiness};
+use crate::retention::Retention;
+use crate::security::{Authenticator, TokenFile, TokenFileError};
+use crate::server::{self, ServeError};
+use crate::service;
+use crate::signals::stop_on_signal;
+use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
+use crate::telemetry::LogLevel;
+use crate::topics::Topics;
+
+/// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often the manifest is looked at.
+const MANIFEST_POLL: Duration = Duration::from_secs(1);
+/// How often a step that takes long says that it is still at it.
+const STILL: Duration = Duration::from_secs(5);
+
+/// Why a broker did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No threads.
+    #[error("cannot start threads: {0}")]
+    Runtime(std::io::Error),
+    /// No signal handlers.
+    #[error("cannot catch signals: {0}")]
+    Signals(std::io::Error),
+    /// The admin address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {cause}; choose another --admin-listen address or stop what uses it")]
+    AdminListen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// Storage cannot be opened or closed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A task ended by a panic.
+    #[error("a part of the broker ended unexpectedly: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+    /// The topics cannot be served.
+    #[error("cannot serve the topics: {0}")]
+    Topics(#[from] TopicError),
+    /// The manifest is wrong.
+    #[error("{}", Lines(.0))]
+    Manifest(Vec<ManifestFault>),
+    /// Topics of the manifest are right for themselves, but cannot be made so: name and reason.
+    #[error("{}", .0.iter().map(|(name, why)| format!("topic {name}: {why}")).collect::<Vec<_>>().join("\n"))]
+    Refused(Vec<(String, String)>),
+    /// The token file is wrong.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The listeners cannot be opened.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+struct Lines<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separated = |(i, line): (usize, &T)| write!(f, "{}{line}", if i == 0 { "" } else { "\n" });
+        self.0.iter().enumerate().try_for_each(separated)
+    }
+}
+
+/// Runs a broker until SIGTERM or SIGINT. `started` is when the process began.
+pub async fn run(config: Config, log_level: LogLevel, started: Instant) -> Result<(), BrokerError> {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, pid = std::process::id(), data_dir = %config.data_dir.display(), "taffrail-broker starts");
+    let subjects = Subjects {
+        readiness: Readiness::new("opening storage"),
+        metrics: Metrics::new(started),
+        log_level: Arc::new(log_level),
+    };
+    let process = Process { stop: stop_on_signal().map_err(BrokerError::Signals)?, subjects, config };
+    let admin = process.serve_admin().await?;
+    let outcome = process.with_storage().await;
+    admin.stop().await;
+    outcome
+}
+
+/// What every step needs. Each step runs what stands on it and then undoes itself.
+struct Process {
+    config: Config,
+    subjects: Subjects,
+    stop: CancellationToken,
+}
+
+impl Process {
+    async fn serve_admin(&self) -> Result<Admin, BrokerError> {
+        let address = self.config.admin_listen;
+        let failed = |cause| BrokerError::AdminListen { address, cause };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, "serving /livez, /readyz, /metrics and /log-level");
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(admin_http::serve(listener, self.subjects.clone(), stop.clone()));
+        Ok(Admin { task, stop })
+    }
+
+    /// Opens storage, runs what stands on it, closes it properly however that ended. A damaged one is not touched: the
+    /// broker stays, not ready, so that the reason can be read off it.
+    async fn with_storage(&self) -> Result<(), BrokerError> {
+        let authenticator = self.authenticator()?;
+        let storage = match self.open_storage().await {
+            Err(BrokerError::Storage(error @ StorageError::Damaged { .. })) => {
+                self.subjects.readiness.set(Phase::Damaged(advice(&self.config, &error)));
+                self.stop.cancelled().await;
+                return Err(error.into());
+            }
+            other => other?,
+        };
+        let (for_metrics, for_readiness) = (storage.clone(), storage.clone());
+        self.subjects.metrics.observe_storage(Box::new(move || for_metrics.status()));
+        self.subjects.readiness.watch_storage(Box::new(move || for_readiness.status()));
+        let outcome = Box::pin(self.with_topics(&storage, authenticator)).await;
+        let closed = in_background("closing storage", move || storage.close()).await?;
+        outcome.and(closed.map_err(BrokerError::from))
+    }
+
+    fn authenticator(&self) -> Result<Authenticator, BrokerError> {
+        let tokens = self.config.token_file.as_deref().map(TokenFile::open).transpose()?.map(Arc::new);
+        Ok(Authenticator::new(tokens, self.config.allow_anonymous))
+    }
+
+    fn engine_options(&self) -> EngineOptions {
+        let shares = Shares::of_limit(self.config.memory_limit.bytes() as usize);
+        EngineOptions {
+            epoch_bytes: shares.epoch as u64,
+            recent_bytes: shares.recent,
+            block_cache_bytes: shares.block_cache,
+            ..EngineOptions::default()
+        }
+    }
+
+    async fn open_storage(&self) -> Result<Arc<dyn Storage>, BrokerError> {
+        let (dir, options) = (self.config.data_dir.clone(), self.engine_options());
+        let storage = in_background("opening storage", move || Engine::open(&dir, options)).await??;
+        let Identity { storage: id, incarnation, clean, complete } = storage.identity();
+        tracing::info!(storage = %id, incarnation, clean, logs = storage.logs().len(), "storage is open");
+        if !complete {
+            tracing::warn!("what was written last before the crash may be lost: leader epochs rise, readers are told");
+        }
+        Ok(storage)
+    }
+
+    /// Serves the topics, with the manifest applied and retention at work.
+    async fn with_topics(&self, storage: &Arc<dyn Storage>, authenticator: Authenticator) -> Result<(), BrokerError> {
+        self.subjects.readiness.set(Phase::Starting("opening partitions"));
+        let meta = storage.meta();
+        let context = in_background("reading log time", move || Context::system(&*meta)).await??;
+        let topics = Topics::new();
+        show_partitions(&self.subjects.metrics, &topics);
+        let meta = storage.meta();
+        let producer_ids = in_background("reading producer ids", move || ProducerIds::open(meta)).await??;
+        let metadata = Arc::new(EmbeddedStore::new(context.clone(), storage.meta()));
+        let controller = Controller::start(context.clone(), storage.clone(), metadata, topics.clone()).await?;
+        let broker = Arc::new(service::Broker {
+            context,
+            storage: storage.clone(),
+            topics,
+            controller: controller.clone(),
+            metrics: self.subjects.metrics.clone(),
+            producer_ids: producer_ids,
+            data_dir: self.config.data_dir.display().to_string(),
+            format_version: FORMAT_VERSION,
+            default_partitions: self.config.default_partitions,
+        });
+        let outcome = self.with_jobs(broker, authenticator).await;
+        controller.stop().await;
+        outcome
+    }
+
+    async fn with_jobs(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
+        let manifest = self.apply_manifest(&broker.controller).await?;
+        let stop = CancellationToken::new();
+        let service::Broker { context, storage, topics, controller, .. } = &*broker;
+        let retention = Retention::new(context.clone(), storage.clone(), topics.clone(), controller.clone());
+        let mut jobs = vec![tokio::spawn(retention.run(stop.clone()))];
+        if let Some(manifest) = manifest {
+            jobs.push(tokio::spawn(follow_manifest(manifest, controller.clone(), stop.clone())));
+        }
+        let outcome = self.serve(broker, authenticator).await;
+        stop.cancel();
+        for job in jobs {
+            job.await?;
+        }
+        outcome
+    }
+
+    /// Applies the manifest, if there is one; whatever is wrong with it keeps the broker from starting.
+    async fn apply_manifest(&self, controller: &Controller) -> Result<Option<Manifest>, BrokerError> {
+        let Some(path) = self.config.manifest.clone() else { return Ok(None) };
+        self.subjects.readiness.set(Phase::Starting("applying the manifest"));
+        let (manifest, read) = poll(Manifest::new(path)).await?;
+        let applied = controller.apply(read.unwrap_or_else(|| Ok(Vec::new())).map_err(BrokerError::Manifest)?).await?;
+        report(&applied);
+        if applied.failed.is_empty() { Ok(Some(manifest)) } else { Err(BrokerError::Refused(applied.failed)) }
+    }
+
+    /// Opens the listeners, is ready until told to stop, drains.
+    async fn serve(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
+        let options = server::Options {
+            listen: self.config.listen.iter().map(ListenAddress::socket_address).collect(),
+            memory_limit: self.config.memory_limit.bytes() as usize,
+            drain_timeout: DRAIN,
+            authenticator,
+            ..server::Options::default()
+        };
+        let shutdown = CancellationToken::new();
+        let server = server::serve(options, broker, shutdown.clone()).await?;
+        for address in server.addresses() {
+            tracing::info!(address = %format_args!("grpc://{address}"), "listening");
+        }
+        self.subjects.readiness.set(Phase::Serving);
+        self.stop.cancelled().await;
+        self.subjects.readiness.set(Phase::Draining);
+        shutdown.cancel();
+        server.stopped().await;
+        Ok(())
+    }
+}
+
+/// The HTTP server for probes, up before and after everything else.
+struct Admin {
+    task: JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Admin {
+    /// A scraper that keeps its connection open does not hold up the end.
+    async fn stop(self) {
+        self.stop.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.task).await;
+    }
+}
+
+/// What a person can do about damage.
+fn advice(config: &Config, error: &StorageError) -> String {
+    let dir = config.data_dir.display();
+    format!(
+        "{error}. Acknowledged records may lie behind it. Restore the data directory from a copy, or stop the broker and \
+         see with \"taffrail-broker recover --data-dir {dir}\" what would be lost; with --accept-loss it goes on without"
+    )
+}
+
+fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
+    let topics = topics.clone();
+    metrics.observe_partitions(Box::new(move |max| {
+        let image = topics.full_image();
+        let partitions = image.topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
+        let sample = |(topic, partition): (&Arc<str>, &Partition)| {
+            let snapshot = partition.snapshot();
+            PartitionSample {
+                topic: topic.clone(),
+                partition: partition.id().index,
+                log_start: snapshot.log_start,
+                high_watermark: snapshot.high_watermark,
+                log_end: snapshot.log_end,
+                size_bytes: partition.size_bytes(),
+            }
+        };
+        let total = image.topics().map(|topic| topic.partitions.len()).sum();
+        (partitions.take(max).map(sample).collect(), total)
+    }));
+}
+
+/// Applies the manifest again whenever it changes. What is wrong is told, and things stay as they are.
+async fn follow_manifest(mut manifest: Manifest, controller: Arc<Controller>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(MANIFEST_POLL)).await.is_some() {
+        let Ok((looked, read)) = poll(manifest).await else { return };
+        manifest = looked;
+        match read {
+            None => {}
+            Some(Ok(topics)) => match controller.apply(topics).await {
+                Ok(applied) => report(&applied),
+                Err(error) => tracing::error!(%error, "the changed manifest was not applied"),
+            },
+            Some(Err(faults)) => {
+                tracing::error!(faults = faults.len(), "the changed manifest is wrong: topics stay as they are");
+                faults.iter().for_each(|fault| tracing::error!("{fault}"));
+            }
+        }
+    }
+}
+
+type Read = Option<Result<Vec<taffrail_crds::Topic>, Vec<ManifestFault>>>;
+
+async fn poll(mut manifest: Manifest) -> Result<(Manifest, Read), tokio::task::JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let read = manifest.poll();
+        (manifest, read)
+    })
+    .await
+}
+
+fn report(applied: &Applied) {
+    let Applied { created, changed, unchanged, failed } = applied;
+    tracing::info!(created = created.len(), changed = changed.len(), unchanged = unchanged.len(), "manifest applied");
+    for (topic, reason) in failed {
+        tracing::error!(topic, reason, "a topic of the manifest was not applied");
+    }
+}
+
+/// Runs what blocks, saying now and then that it is still at it.
+async fn in_background<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    let mut task = tokio::task::spawn_blocking(work);
+    let begun = Instant::now();
+    loop {
+        match tokio::time::timeout(STILL, &mut task).await {
+            Ok(done) => return done,
+            Err(_) => tracing::info!(step, seconds = begun.elapsed().as_secs(), "still at it"),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The command line: what each subcommand is called, takes and exits with. It parses and prints; the work is done in
+//! [`crate::broker`] and [`crate::storage`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand, ValueEnum, ValueHint};
+
+use crate::config::Config;
+use crate::config::layers::{Effective, as_text, resolve};
+
+mod directory;
+mod standalone;
+
+/// How a command ended, as its exit code. Part of the interface: scripts and probes rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked; a broker stopped as it was told to.
+    Done = 0,
+    /// It failed; the message says why.
+    Failed = 1,
+    /// The command line, the configuration or the manifest is wrong.
+    Usage = 2,
+    /// Another process has the data directory.
+    InUse = 3,
+    /// Stored data is damaged.
+    Damaged = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; a broker that was told to stop and did
+  1  failed, as the message says
+  2  the command line, the configuration or the manifest is wrong
+  3  another process has the data directory
+  4  stored data is damaged
+  130, 143  ended at once by a second SIGINT or SIGTERM; nothing acknowledged is lost";
+
+const EXAMPLES: &str = "\
+Examples:
+  # A broker on this machine, with data in ./taffrail-data
+  taffrail-broker standalone
+
+  # With topics from a file, as kubectl apply would take it; applied again when it changes
+  taffrail-broker standalone --data-dir /var/lib/taffrail --manifest topics.yaml
+
+  # For other machines: callers must show a token
+  taffrail-broker standalone --listen grpc://0.0.0.0:9094 --token-file /etc/taffrail/tokens
+
+  # What is it configured to, and where does each value come from?
+  taffrail-broker config --config broker.yaml
+
+  # Is it ready, and if not, why? More log lines, please
+  curl http://127.0.0.1:9095/readyz
+  curl -X PUT -d debug http://127.0.0.1:9095/log-level
+";
+
+const SETTINGS: &str = "\
+Each option can also be set by an environment variable, TAFFRAIL_ and its name in capitals
+(TAFFRAIL_DATA_DIR; lists are separated by commas), or in the file that --config names, under
+the option's name (data-dir: /var/lib/taffrail). A flag wins over the environment, that over
+the file. \"taffrail-broker config\" shows what is in force and where it comes from.
+
+SIGTERM or SIGINT: requests under way are finished, for 20 s at most, and the data is closed.
+A second one, a second later or more, ends the process at once; acknowledged records are safe then too.";
+
+#[derive(Subcommand, Debug)]
+enum Tool {
+    /// Make a data directory with a damaged write-ahead log usable again, at the price of what cannot be read.
+    Recover(directory::Recover),
+    /// Show the version of this program and of the data format.
+    Version(Version),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document.
+    Json,
+}
+
+#[derive(clap::Args, Debug)]
+struct Version {
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+fn command() -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_hint(ValueHint::FilePath)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Configuration file (YAML); also TAFFRAIL_CONFIG");
+    let configured = |name: &'static str, about: &'static str| {
+        as_text(Config::augment_args(Command::new(name))).about(about).arg(file.clone()).after_help(SETTINGS)
+    };
+    let standalone = "Run a broker that needs nothing else: no Kubernetes, no other broker";
+    let config = "Show the configuration in force and where each value comes from, as a configuration file";
+    let root = Command::new("taffrail-broker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Taffrail's broker: stores partitions of topics and serves them by gRPC")
+        .after_help(format!("{EXAMPLES}\n{EXIT_CODES}"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(configured("standalone", standalone))
+        .subcommand(configured("config", config));
+    Tool::augment_subcommands(root)
+}
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        // Help and version are such an "error" too; clap knows where each is written and its code.
+        Err(error) => error.exit(),
+    };
+    let exit = match matches.subcommand() {
+        Some(("standalone", matches)) => effective(matches).map_or_else(|exit| exit, |e| standalone::run(&e)),
+        Some(("config", matches)) => effective(matches).map_or_else(|exit| exit, |e| print(&e.to_yaml())),
+        _ => Tool::from_arg_matches(&matches).map_or_else(|error| error.exit(), |tool| tool.run()),
+    };
+    exit.into()
+}
+
+impl Tool {
+    fn run(self) -> Exit {
+        match self {
+            Self::Recover(recover) => recover.run(),
+            Self::Version(version) => version.run(),
+        }
+    }
+}
+
+fn effective(matches: &ArgMatches) -> Result<Effective, Exit> {
+    let file = matches.get_one::<PathBuf>("config").cloned();
+    let file = file.or_else(|| std::env::var_os("TAFFRAIL_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from));
+    resolve(matches, |name| std::env::var(name).ok(), file.as_deref()).map_err(|faults| {
+        for fault in &faults {
+            eprintln!("error: {fault}");
+        }
+        eprintln!(
+            "{} wrong in the configuration; \"taffrail-broker standalone --help\" explains each setting",
+            count(&faults)
+        );
+        Exit::Usage
+    })
+}
+
+fn count<T>(faults: &[T]) -> String {
+    match faults.len() {
+        1 => "1 thing is".to_owned(),
+        n => format!("{n} things are"),
+    }
+}
+
+/// Prints a result. A reader that is gone (`| head`) is no failure.
+fn print(text: &str) -> Exit {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed,
+        _ => Exit::Done,
+    }
+}
+
+impl Version {
+    fn run(&self) -> Exit {
+        let (version, format) = (env!("CARGO_PKG_VERSION"), crate::storage::FORMAT_VERSION);
+        match self.output {
+            Output::Table => print(&format!("taffrail-broker {version} (data format {format})\n")),
+            Output::Json => {
+                let document = serde_json::json!({ "version": version, "dataFormatVersion": format });
+                print(&format!("{document}\n"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_explained_in_the_help_text() {
+        let mut command = command();
+        let help = command.find_subcommand_mut("standalone").unwrap().render_long_help().to_string();
+        for arg in Config::augment_args(Command::new("x")).get_arguments() {
+            let flag = format!("--{}", arg.get_long().unwrap());
+            assert!(help.contains(&flag), "{flag} in {help}");
+            assert!(arg.get_help().is_some_and(|help| help.to_string().len() > 15), "{flag} has no help");
+        }
+        assert!(help.contains("TAFFRAIL_DATA_DIR"));
+    }
+}

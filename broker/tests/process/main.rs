@@ -1,0 +1,160 @@
+//! The real program as a process: start, readiness, signals, exit codes, the manifest, the data directory's lock.
+
+mod program;
+
+use std::fs;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use program::{Broker, run};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const TOPICS: &str =
+    "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata:\n  name: orders\nspec:\n  partitions: 3\n";
+
+#[test]
+fn it_gets_ready_and_stops_properly_on_either_signal() {
+    let dir = TempDir::new().unwrap();
+    for (signal, clean) in [(Signal::TERM, true), (Signal::INT, true)] {
+        let mut broker = Broker::start(dir.path(), &[]);
+        let opened = broker.wait_for("storage is open");
+        assert_eq!(opened["clean"], clean, "{opened}");
+        broker.wait_for("ready");
+        assert_eq!(broker.get("/readyz"), (200, "ready\n".to_owned()));
+        assert_eq!(broker.get("/livez").0, 200);
+        broker.signal(signal);
+        broker.wait_for("draining: not ready any more");
+        assert_eq!(broker.exit_code(), 0);
+        broker.wait_for("stopped");
+    }
+}
+
+#[test]
+fn after_sigkill_it_starts_again_and_knows_that_it_was_not_closed() {
+    let dir = TempDir::new().unwrap();
+    let mut broker = Broker::start(dir.path(), &[]);
+    broker.wait_for("ready");
+    broker.signal(Signal::KILL);
+    broker.exit_code();
+    let mut broker = Broker::start(dir.path(), &[]);
+    assert_eq!(broker.wait_for("storage is open")["clean"], false);
+    broker.wait_for("ready");
+}
+
+#[test]
+fn a_second_start_on_the_same_directory_is_refused_with_the_holders_pid() {
+    let dir = TempDir::new().unwrap();
+    let mut broker = Broker::start(dir.path(), &[]);
+    broker.wait_for("ready");
+    let mut second = Broker::start(dir.path(), &[]);
+    assert_eq!(second.exit_code(), 3);
+    let pid = format!("in use by process {}", broker.pid());
+    assert!(second.log().contains(&pid), "{pid} is not in {}", second.log());
+    assert_eq!(broker.get("/readyz").0, 200);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let dir = TempDir::new().unwrap();
+    let mut broker = Broker::start(dir.path(), &[]);
+    broker.wait_for("ready");
+    // A connection that never says anything keeps the drain waiting.
+    let _idle = TcpStream::connect(broker.listener()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    broker.signal(Signal::TERM);
+    broker.wait_for("draining: not ready any more");
+    assert_eq!(broker.get("/readyz").0, 503);
+    // The same wish again, as `timeout` sends it: no second thought.
+    broker.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(broker.get("/livez").0, 200);
+    let asked = Instant::now();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), 143);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_wrong_manifest_keeps_it_from_starting_and_every_fault_has_its_line() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("topics.yaml");
+    fs::write(&file, TOPICS.replace("partitions: 3", "partitions: 0\n  colour: red")).unwrap();
+    let mut broker = Broker::start(&dir.path().join("data"), &["--manifest", file.to_str().unwrap()]);
+    assert_eq!(broker.exit_code(), 2);
+    for line in ["topics.yaml:6:", "topics.yaml:7:"] {
+        assert!(broker.log().contains(line), "{line} is not in {}", broker.log());
+    }
+}
+
+#[test]
+fn the_manifest_is_followed_and_what_is_wrong_in_it_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("topics.yaml");
+    fs::write(&file, TOPICS).unwrap();
+    let mut broker = Broker::start(&dir.path().join("data"), &["--manifest", file.to_str().unwrap()]);
+    assert_eq!(broker.wait_for("manifest applied")["created"], 1);
+    broker.wait_for("ready");
+    assert_eq!(broker.metric("taffrail_partitions"), Some(3.0));
+
+    fs::write(&file, TOPICS.replace("partitions: 3", "partitions: 5")).unwrap();
+    assert_eq!(broker.wait_for("manifest applied")["changed"], 1);
+    assert_eq!(broker.metric("taffrail_partitions"), Some(5.0));
+
+    fs::write(&file, TOPICS.replace("partitions: 3", "partitions: many")).unwrap();
+    broker.wait_for("the changed manifest is wrong: topics stay as they are");
+    assert!(broker.log().contains("topics.yaml:6:"), "{}", broker.log());
+    assert_eq!((broker.metric("taffrail_partitions"), broker.get("/readyz").0), (Some(5.0), 200));
+
+    fs::write(&file, TOPICS.replace("partitions: 3", "partitions: 6")).unwrap();
+    assert_eq!(broker.wait_for("manifest applied")["changed"], 1);
+    assert_eq!(broker.metric("taffrail_partitions"), Some(6.0));
+}
+
+#[test]
+fn all_faults_of_the_configuration_are_told_and_exit_with_2() {
+    let refused = run(
+        &["standalone", "--memory-limit", "5", "--listen", "grpc://0.0.0.0:0"],
+        &[("TAFFRAIL_LOG_FORMAT", "xml"), ("TAFFRAIL_DEFAULT_PARTITIONS", "0")],
+    );
+    assert_eq!(refused.code, 2);
+    for part in ["--memory-limit: ", "TAFFRAIL_LOG_FORMAT: ", "TAFFRAIL_DEFAULT_PARTITIONS: ", "3 things are wrong"] {
+        assert!(refused.stderr.contains(part), "{part} is not in {}", refused.stderr);
+    }
+    let exposed = run(&["standalone", "--listen", "grpc://0.0.0.0:0"], &[]);
+    assert_eq!(exposed.code, 2);
+    assert!(
+        exposed.stderr.contains("--token-file") && exposed.stderr.contains("--allow-anonymous"),
+        "{}",
+        exposed.stderr
+    );
+    assert_eq!(run(&["standalone", "--unknown"], &[]).code, 2);
+}
+
+#[test]
+fn config_shows_what_is_in_force_and_where_it_comes_from() {
+    let shown = run(&["config", "--data-dir", "/tmp/x"], &[("TAFFRAIL_MEMORY_LIMIT", "512MiB")]);
+    assert_eq!(shown.code, 0);
+    let line = |name: &str| shown.stdout.lines().find(|l| l.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line("data-dir: /tmp/x").ends_with("# --data-dir"), "{}", shown.stdout);
+    assert!(line("memory-limit: 512MiB").ends_with("# TAFFRAIL_MEMORY_LIMIT"), "{}", shown.stdout);
+    assert!(line("default-partitions: 1").ends_with("# default"), "{}", shown.stdout);
+}
+
+#[test]
+fn the_log_level_is_changed_while_it_runs() {
+    let dir = TempDir::new().unwrap();
+    let mut broker = Broker::start(dir.path(), &[]);
+    broker.wait_for("ready");
+    assert_eq!(broker.put("/log-level", "warn"), (200, "warn\n".to_owned()));
+    assert_eq!(broker.put("/log-level", "debug"), (200, "debug\n".to_owned()));
+    assert_eq!(broker.wait_for("log level changed")["level"], "debug");
+    assert_eq!(broker.put("/log-level", "loud").0, 400);
+}
+
+#[test]
+fn version_is_told_for_people_and_programs() {
+    assert!(run(&["version"], &[]).stdout.starts_with("taffrail-broker "));
+    let document: serde_json::Value = serde_json::from_str(&run(&["version", "-o", "json"], &[]).stdout).unwrap();
+    assert!(document["dataFormatVersion"].is_u64(), "{document}");
+}
