@@ -12,12 +12,12 @@
 //! | 2 | trim | log, end, new start |
 //! | 3 | begin epoch | log, end, leader epoch ± |
 //! | 4 | checkpoint | log, snapshot |
-//! | 5 | clock | append time ± |
+//! | 5 | clock | append time ±, count, (log, end) … |
 //!
 //! Snapshot: start, end, append time ±, leader epochs as in footers, producers as [`Producers`] encodes.
 
 use super::LogId;
-use super::codec::{put_i64, put_u64, take_i64, take_u8, take_u32};
+use super::codec::{put_i64, put_u64, take_i64, take_u8, take_u32, take_u64};
 use super::footer::{put_epochs, take_epochs};
 use super::producers::Producers;
 
@@ -45,8 +45,9 @@ pub(crate) enum Ledger {
     BeginEpoch { log: LogId, end: i64, epoch: i32 },
     /// The log's whole state, so that storage epochs which hold older state can go.
     Checkpoint { log: LogId, state: Snapshot },
-    /// No batch until the next record of this kind has a later append time.
-    Clock { append_time: i64 },
+    /// Batches from here to the next record of this kind have this append time, or up to a second more. `ends` are the ends,
+    /// here, of the logs that got batches since the record of this kind before.
+    Clock { append_time: i64, ends: Vec<(LogId, i64)> },
 }
 
 impl Ledger {
@@ -77,9 +78,14 @@ impl Ledger {
                 head(4, log);
                 state.encode(&mut out);
             }
-            Self::Clock { append_time } => {
+            Self::Clock { append_time, ends } => {
                 out.push(5);
                 put_i64(&mut out, *append_time);
+                put_u64(&mut out, ends.len() as u64);
+                for (log, end) in ends {
+                    put_u64(&mut out, u64::from(log.0));
+                    put_i64(&mut out, *end);
+                }
             }
         }
         out
@@ -101,7 +107,14 @@ impl Ledger {
                 epoch: i32::try_from(take_i64(bytes)?).ok()?,
             },
             4 => Self::Checkpoint { log: log(bytes)?, state: Snapshot::decode(bytes)? },
-            5 => Self::Clock { append_time: take_i64(bytes)? },
+            5 => {
+                let (append_time, count) = (take_i64(bytes)?, take_u64(bytes)?);
+                let mut ends = vec![];
+                for _ in 0..count {
+                    ends.push((log(bytes)?, take_i64(bytes)?));
+                }
+                Self::Clock { append_time, ends }
+            }
             _ => return None,
         };
         bytes.is_empty().then_some(record)
@@ -144,7 +157,8 @@ mod tests {
             (log(), any::<i64>(), any::<i64>()).prop_map(|(log, end, start)| Ledger::Trim { log, end, start }),
             (log(), any::<i64>(), any::<i32>()).prop_map(|(log, end, epoch)| Ledger::BeginEpoch { log, end, epoch }),
             (log(), any_snapshot()).prop_map(|(log, state)| Ledger::Checkpoint { log, state }),
-            any::<i64>().prop_map(|append_time| Ledger::Clock { append_time }),
+            (any::<i64>(), prop::collection::vec((log(), any::<i64>()), 0..3))
+                .prop_map(|(append_time, ends)| Ledger::Clock { append_time, ends }),
         ]
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct WriterNotes {
     pub(crate) waits_in: AtomicU64,
     /// Newest storage epoch that has something of the log.
     pub(crate) touched_in: AtomicU32,
+    /// Newest mark of the time after which it got a batch.
+    pub(crate) clocked_in: AtomicU64,
 }
 
 impl LogCell {
@@ -62,6 +64,7 @@ impl LogCell {
             staged_in: AtomicU64::new(0),
             waits_in: AtomicU64::new(0),
             touched_in: AtomicU32::new(0),
+            clocked_in: AtomicU64::new(0),
         };
         Self {
             id,

@@ -20,8 +20,20 @@ pub(crate) struct Unsealed {
     /// By log, in offset order: header and bytes.
     batches: BTreeMap<LogId, Vec<(BatchHeader, u32)>>,
     /// By log, in the order of their writing.
-    ledger: BTreeMap<LogId, Vec<Ledger>>,
+    events: BTreeMap<LogId, Vec<Event>>,
+    /// The newest append time that was marked.
     clock: Option<i64>,
+}
+
+/// Something between the batches of a log.
+#[derive(Debug)]
+enum Event {
+    Record(Ledger),
+    /// Batches up to here, from the mark before on, have this append time.
+    Clock {
+        end: i64,
+        append_time: i64,
+    },
 }
 
 impl Unsealed {
@@ -32,12 +44,16 @@ impl Unsealed {
             | Ledger::Trim { log, .. }
             | Ledger::BeginEpoch { log, .. }
             | Ledger::Checkpoint { log, .. } => *log,
-            Ledger::Clock { append_time } => {
-                self.clock = self.clock.max(Some(*append_time));
+            Ledger::Clock { append_time, ends } => {
+                let before = self.clock.unwrap_or(*append_time);
+                for &(log, end) in ends {
+                    self.events.entry(log).or_default().push(Event::Clock { end, append_time: before });
+                }
+                self.clock = Some(*append_time);
                 return;
             }
         };
-        self.ledger.entry(log).or_default().push(record);
+        self.events.entry(log).or_default().push(Event::Record(record));
     }
 
     /// Adds a batch; those of a log come in offset order.
@@ -47,7 +63,7 @@ impl Unsealed {
 
     /// Logs that have something in it.
     pub(crate) fn logs(&self) -> Vec<LogId> {
-        let mut logs: Vec<_> = self.batches.keys().chain(self.ledger.keys()).copied().collect();
+        let mut logs: Vec<_> = self.batches.keys().chain(self.events.keys()).copied().collect();
         logs.sort_unstable();
         logs.dedup();
         logs
@@ -55,53 +71,60 @@ impl Unsealed {
 
     /// Brings a log from its state before the epoch to its last one. False if a batch does not follow the one before.
     pub(crate) fn replay(&mut self, log: LogId, state: &mut LogState) -> bool {
-        // Append times of single batches are lost: the newest that the epoch knows stands for all. Retention keeps them for
-        // at most an epoch's age longer.
-        let append_time = self.clock.unwrap_or(i64::MIN);
-        let records = self.ledger.remove(&log).unwrap_or_default();
+        let events = self.events.remove(&log).unwrap_or_default();
         let mut batches = self.batches.remove(&log).unwrap_or_default().into_iter().peekable();
+        let newest = self.clock.unwrap_or(i64::MIN);
         let mut follows = true;
-        let mut append = |state: &mut LogState, (header, bytes): (BatchHeader, u32)| {
+        let mut append = |state: &mut LogState, (header, bytes): (BatchHeader, u32), append_time| {
             follows &= header.base_offset == state.end();
             state.append(&header, bytes, append_time);
         };
-        for (record, bound) in records.iter().zip(bounds(&records)) {
-            while let Some(batch) = batches.next_if(|(header, _)| header.base_offset < bound) {
-                append(state, batch);
+        for (event, bound) in events.iter().zip(bounds(&events, newest)) {
+            while let Some(batch) = batches.next_if(|(header, _)| header.base_offset < bound.end) {
+                append(state, batch, bound.append_time);
             }
-            apply(state, record);
+            apply(state, event);
         }
-        batches.for_each(|batch| append(state, batch));
+        batches.for_each(|batch| append(state, batch, newest));
         follows
     }
 }
 
-fn apply(state: &mut LogState, record: &Ledger) {
-    match record {
-        Ledger::Truncate { after, .. } => state.truncate(after),
-        Ledger::Trim { start, .. } => state.trim(*start),
-        Ledger::BeginEpoch { epoch, .. } => state.begin_epoch(*epoch),
-        Ledger::Checkpoint { state: snapshot, .. } => state.checkpoint(snapshot),
-        Ledger::Clock { .. } => {}
+fn apply(state: &mut LogState, event: &Event) {
+    match event {
+        Event::Record(Ledger::Truncate { after, .. }) => state.truncate(after),
+        Event::Record(Ledger::Trim { start, .. }) => state.trim(*start),
+        Event::Record(Ledger::BeginEpoch { epoch, .. }) => state.begin_epoch(*epoch),
+        Event::Record(Ledger::Checkpoint { state: snapshot, .. }) => state.checkpoint(snapshot),
+        Event::Record(Ledger::Clock { .. }) | Event::Clock { .. } => {}
     }
 }
 
-/// For each record: batches below this came before it.
-fn bounds(records: &[Ledger]) -> Vec<i64> {
-    let mut lowest = i64::MAX;
-    let bound = |record: &Ledger| {
-        let end = match record {
-            Ledger::Truncate { end, after, .. } => {
+/// Which batches came before an event, and when those came that did not come before an earlier one.
+struct Bound {
+    end: i64,
+    append_time: i64,
+}
+
+fn bounds(events: &[Event], newest: i64) -> Vec<Bound> {
+    let (mut lowest, mut time) = (i64::MAX, newest);
+    let bound = |event: &Event| {
+        let end = match event {
+            Event::Record(Ledger::Truncate { end, after, .. }) => {
                 lowest = lowest.min(after.end);
                 *end
             }
-            Ledger::Trim { end, .. } | Ledger::BeginEpoch { end, .. } => *end,
-            Ledger::Checkpoint { state, .. } => state.end,
-            Ledger::Clock { .. } => i64::MAX,
+            Event::Record(Ledger::Trim { end, .. } | Ledger::BeginEpoch { end, .. }) => *end,
+            Event::Record(Ledger::Checkpoint { state, .. }) => state.end,
+            Event::Record(Ledger::Clock { .. }) => i64::MAX,
+            Event::Clock { end, append_time } => {
+                time = *append_time;
+                *end
+            }
         };
-        end.min(lowest)
+        Bound { end: end.min(lowest), append_time: time }
     };
-    let mut bounds: Vec<_> = records.iter().rev().map(bound).collect();
+    let mut bounds: Vec<_> = events.iter().rev().map(bound).collect();
     bounds.reverse();
     bounds
 }

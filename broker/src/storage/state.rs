@@ -193,7 +193,11 @@ impl LogState {
         let keep = open.batches.partition_point(|batch| batch.base < end);
         open.batches.truncate(keep);
         open.bytes = open.batches.iter().map(|batch| u64::from(batch.bytes)).sum();
-        open.last = if open.batches.is_empty() { -1 } else { open.last.min(end - 1) };
+// Times of single batches are not known: that of the log is not too old for what is left.
+        (open.last, open.max_append_time) = match open.batches.last() {
+            Some(_) => (open.last.min(end - 1), after.append_time),
+            None => (-1, i64::MIN),
+        };
         open.truncated_to = Some(open.truncated_to.map_or(end, |to| to.min(end)));
         self.index.truncate(end);
         self.checkpoint(after);

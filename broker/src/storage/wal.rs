@@ -19,6 +19,8 @@
 //! to be synced, `u64` big endian ([`sync_mark`]). After a power failure pages that were never synced may be missing before
 //! others that are there; a mark at or above the first missing sequence proves that synced records are gone.
 
+mod manifest;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -90,7 +92,7 @@ pub struct Beyond {
     pub mark: u64,
 }
 
-/// Scans the log files in `dir`. `survived`: the kernel that took the writes still runs, so that whatever was written is
+/// Scans the log files in `dir` that RocksDB will read. `survived`: the kernel that took the writes still runs, so that whatever was written is
 /// there in order; otherwise only what was synced must be there.
 pub fn scan(dir: &Path, survived: bool) -> Result<Report, StorageError> {
     let io = |cause: std::io::Error| StorageError::Io {
@@ -105,6 +107,8 @@ pub fn scan(dir: &Path, survived: bool) -> Result<Report, StorageError> {
             paths.push((number, path));
         }
     }
+    let needed = manifest::oldest_needed(dir).map_err(io)?;
+    paths.retain(|&(number, _)| number >= needed);
     paths.sort();
     let mut report = Report::default();
     for (number, path) in paths {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use self::group::{Effect, Group, Staged};
+use self::group::{Clock, Effect, Group, Staged};
 use self::roll::OpenEpoch;
 pub(crate) use self::roll::RESERVED;
 use super::disk::{DiskGuard, Volume};
@@ -77,8 +77,7 @@ pub(crate) struct Writer {
     open: OpenEpoch,
     groups: u64,
     ledger_sequence: u64,
-    /// Newest append time that is in the ledger of the open epoch.
-    clock: Option<i64>,
+    clock: Clock,
     recent: Budget,
     disk: DiskGuard,
 }
@@ -88,7 +87,7 @@ impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, queue: Receiver<Command>, reserve: u64) -> Self {
         let open = OpenEpoch::new(shared.open_epoch.load(Relaxed));
         let recent = Budget::new(shared.options.recent_bytes);
-        Self { shared, queue, open, groups: 0, ledger_sequence: 0, clock: None, recent, disk: DiskGuard::new(reserve) }
+        Self { shared, queue, open, groups: 0, ledger_sequence: 0, clock: Clock::new(), recent, disk: DiskGuard::new(reserve) }
     }
 
     /// Runs until the storage is closed or nobody can send any more.

@@ -117,3 +117,16 @@ fn r5_a_batch_elsewhere_than_at_the_end_is_refused() {
     assert!(matches!(block_on(ticket).unwrap(), Err(StorageError::WrongOffset { base: 5, end: 3 })));
     assert!(matches!(block_on(log.read(4, 9, 1)), Err(ReadError::OutOfRange { offset: 4, start: 0, end: 3 })));
 }
+
+mod contract {
+    use super::*;
+    use crate::storage::contract::{Subject, contract_tests};
+
+    fn subject() -> Subject {
+        let dir = tempfile::tempdir().unwrap();
+        let options = EngineOptions { epoch_bytes: 16 << 10, recent_bytes: 4 << 10, ..small() };
+        Subject::new(move || Engine::open(dir.path(), options.clone()).unwrap())
+    }
+
+    contract_tests!(subject);
+}

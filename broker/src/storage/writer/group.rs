@@ -18,6 +18,43 @@ use crate::storage::{Append, Durability, StorageError};
 /// Append times are marked in the ledger at this distance, milliseconds: what a crash makes uncertain of them.
 const CLOCK_STEP: i64 = 1000;
 
+/// Marks append times in the open epoch's ledger: batches do not carry them, and footers come later.
+pub(super) struct Clock {
+    /// Newest append time in the open epoch's ledger.
+    marked: Option<i64>,
+    /// Rises with each mark and each epoch.
+    number: u64,
+    /// Logs that got batches since.
+    since: Vec<Arc<LogCell>>,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { marked: None, number: 1, since: vec![] }
+    }
+
+    /// An epoch begins.
+    pub(super) fn begin_epoch(&mut self) {
+        *self = Self { number: self.number + 1, ..Self::new() };
+    }
+
+    /// A batch is about to be staged: the mark that must come before it, if any.
+    fn tick(&mut self, cell: &Arc<LogCell>, append_time: i64) -> Option<Ledger> {
+        let due = self.marked.is_none_or(|marked| append_time >= marked.saturating_add(CLOCK_STEP));
+        let record = due.then(|| {
+            self.marked = Some(append_time);
+            self.number += 1;
+            let end = |cell: Arc<LogCell>| (cell.id, cell.writer.next.load(Relaxed));
+            let ends = std::mem::take(&mut self.since).into_iter().map(end).collect();
+            Ledger::Clock { append_time, ends }
+        });
+        if cell.writer.clocked_in.swap(self.number, Relaxed) != self.number {
+            self.since.push(Arc::clone(cell));
+        }
+        record
+    }
+}
+
 /// What an operation does once it is written.
 pub(super) enum Effect {
     Append(Append),
@@ -102,15 +139,14 @@ impl Writer {
         None
     }
 
-    fn stage_append(&mut self, group: &mut Group, cell: &LogCell, append: Append) -> Stage {
+    fn stage_append(&mut self, group: &mut Group, cell: &Arc<LogCell>, append: Append) -> Stage {
         let (base, end) = (append.header.base_offset, cell.writer.next.load(Relaxed));
         if base != end {
             return Err(StorageError::WrongOffset { base, end });
         }
         self.check_disk(append.batch.len())?;
-        if self.clock.is_none_or(|clock| append.append_time >= clock.saturating_add(CLOCK_STEP)) {
-            self.clock = Some(append.append_time);
-            self.put_ledger(group, &Ledger::Clock { append_time: append.append_time });
+        if let Some(record) = self.clock.tick(cell, append.append_time) {
+            self.put_ledger(group, &record);
         }
         let key = DataKey::Batch { epoch: self.open.number, log: cell.id, base };
         group.batch.put(key.encode(), &append.batch);

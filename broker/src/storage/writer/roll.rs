@@ -114,7 +114,7 @@ impl Writer {
         }
         self.open = OpenEpoch::new(next);
         self.shared.open_epoch.store(next, Release);
-        self.clock = None;
+        self.clock.begin_epoch();
         Ok(())
     }
 
