@@ -3,11 +3,12 @@
 mod program;
 
 use std::fs;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use program::{Broker, run};
 use rustix::process::Signal;
+use taffrail_proto::v1::GetMetadataRequest;
+use taffrail_proto::v1::metadata_client::MetadataClient;
 use tempfile::TempDir;
 
 const TOPICS: &str =
@@ -59,9 +60,13 @@ fn a_second_signal_ends_it_at_once() {
     let dir = TempDir::new().unwrap();
     let mut broker = Broker::start(dir.path(), &[]);
     broker.wait_for("ready");
-    // A connection that never says anything keeps the drain waiting.
-    let _idle = TcpStream::connect(broker.listener()).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    // A client that watches keeps the drain waiting.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let endpoint = format!("http://{}", broker.listener());
+    let watched = runtime.block_on(async {
+        let mut client = MetadataClient::connect(endpoint).await.unwrap();
+        client.watch(GetMetadataRequest::default()).await.unwrap()
+    });
     broker.signal(Signal::TERM);
     broker.wait_for("draining: not ready any more");
     assert_eq!(broker.get("/readyz").0, 503);
@@ -73,6 +78,7 @@ fn a_second_signal_ends_it_at_once() {
     broker.signal(Signal::TERM);
     assert_eq!(broker.exit_code(), 143);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    drop(watched);
 }
 
 #[test]
