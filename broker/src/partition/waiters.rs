@@ -102,3 +102,59 @@ impl Waiters {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    fn snapshot(high_watermark: i64, last_stable: i64) -> Snapshot {
+        Snapshot { log_start: 0, high_watermark, last_stable, log_end: high_watermark, leader_epoch: 0, closed: false }
+    }
+
+    #[test]
+    fn readers_that_went_away_do_not_pile_up() {
+        let waiters = Waiters::default();
+        let stays = Waiter::new();
+        assert!(waiters.arm((0, Isolation::default()), &stays, 1, || snapshot(0, 0)));
+        for token in 0..10_000 {
+            waiters.arm((0, Isolation::default()), &Waiter::new(), token, || snapshot(0, 0));
+        }
+        assert!(waiters.armed.lock().len() <= 4, "{}", waiters.armed.lock().len());
+        waiters.wake(&snapshot(1, 1));
+        assert_eq!(stays.take(), [1]);
+    }
+
+    #[test]
+    fn a_reader_of_committed_data_waits_for_the_last_stable_offset() {
+        let (waiters, waiter) = (Waiters::default(), Waiter::new());
+        waiters.arm((4, Isolation::ReadUncommitted), &waiter, 1, || snapshot(4, 2));
+        waiters.arm((4, Isolation::ReadCommitted), &waiter, 2, || snapshot(4, 2));
+        waiters.wake(&snapshot(5, 4));
+        assert_eq!(waiter.take(), [1]);
+        waiters.wake(&snapshot(5, 5));
+        assert_eq!(waiter.take(), [2]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_is_missed_however_arming_and_publishing_meet() {
+        let (waiters, end) = (Arc::new(Waiters::default()), Arc::new(AtomicI64::new(0)));
+        let (publisher, published) = (waiters.clone(), end.clone());
+        let publishing = std::thread::spawn(move || {
+            for next in 1..=2_000 {
+                published.store(next, Ordering::SeqCst);
+                publisher.wake(&snapshot(next, next));
+            }
+        });
+        let (waiter, mut seen) = (Waiter::new(), 0);
+        while seen < 2_000 {
+            let load = || snapshot(end.load(Ordering::SeqCst), 0);
+            if waiters.arm((seen, Isolation::default()), &waiter, 0, load) {
+                waiter.ready().await;
+            }
+            seen = end.load(Ordering::SeqCst);
+        }
+        publishing.join().unwrap();
+    }
+}
