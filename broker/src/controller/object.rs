@@ -50,7 +50,7 @@ pub(super) fn new_object(request: &NewTopic) -> Result<Topic, TopicError> {
     check_topic_name(&request.name)?;
     let object = object_name(&request.name);
     let topic_name = (object != request.name).then(|| request.name.clone());
-    let partitions = request.partitions.unwrap_or(TopicSpec::default().partitions);
+    let partitions = request.partitions.unwrap_or_else(|| TopicSpec::default().partitions);
     let mut spec = TopicSpec { topic_name, partitions, ..TopicSpec::default() };
     for (key, value) in &request.config {
         spec.config.set(key, value)?;

@@ -160,7 +160,7 @@ impl Serving {
     /// Takes a topic out of service. What is in flight is finished; its logs stay.
     pub(super) async fn withdraw(&self, name: &str) {
         let Some(topic) = self.topic(name) else { return };
-        self.topics.change(vec![], &[topic.name.clone()]);
+        self.topics.change(vec![], std::slice::from_ref(&topic.name));
         stop(&topic.partitions).await;
     }
 

@@ -73,17 +73,15 @@ impl Inner {
         if check_only {
             return Ok(object::describe(&topic, None));
         }
-        match object::adopted_id(&topic) {
-            Some(id) => self.adopt(known, topic, id).await,
-            None => {
-                let id = self.new_id();
-                let made = self.record_and_serve(known, topic, id, 0).await;
-                if made.is_err() {
-                    self.forget_new(known, &name, id).await;
-                }
-                made
-            }
+        if let Some(id) = object::adopted_id(&topic) {
+            return self.adopt(known, topic, id).await;
         }
+        let id = self.new_id();
+        let made = self.record_and_serve(known, topic, id, 0).await;
+        if made.is_err() {
+            self.forget_new(known, &name, id).await;
+        }
+        made
     }
 
     /// Undoes the making of a topic that could not be served, as far as that is possible: nobody has written to it. What is

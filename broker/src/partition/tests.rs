@@ -15,10 +15,12 @@ use crate::storage::{Append, Extent, LogId, ReadError, Span, Storage, Ticket, Ti
 
 pub(super) const NOW: i64 = 1_700_000_000_000;
 
+type TicketSender = oneshot::Sender<Result<(), StorageError>>;
+
 /// A log whose appends take effect at once and whose tickets resolve when they are let go.
 struct HeldLog {
     log: Arc<dyn Log>,
-    held: Mutex<Option<VecDeque<(oneshot::Sender<Result<(), StorageError>>, Ticket)>>>,
+    held: Mutex<Option<VecDeque<(TicketSender, Ticket)>>>,
 }
 
 impl HeldLog {
@@ -296,7 +298,7 @@ async fn p7_a_producer_that_was_idle_for_a_day_of_log_time_is_forgotten() {
     bench.clock.step_wall(40 * 86_400_000);
     bench.append(1).await;
     bench.partition.append(request(1, Some((7, 0, 1)))).await.expect("the wall clock ages nobody");
-    bench.clock.advance(Duration::from_secs(86_400));
+    bench.clock.advance(Duration::from_hours(24));
     bench.append(1).await;
     let error = bench.partition.append(request(1, Some((7, 0, 2)))).await.unwrap_err();
     assert!(matches!(error, AppendError::Sequence { error: SequenceError::Unknown, .. }), "{error}");

@@ -12,9 +12,9 @@ const AGED_SHARE: u64 = 4;
 const AGED_AT_LEAST: u64 = 4 << 30;
 /// Wall and boot time may part by this much between two rounds before it counts as a jump: far above what keeping a clock
 /// in step does, far below what matters to retention.
-const JUMP: Duration = Duration::from_secs(5 * 60);
+const JUMP: Duration = Duration::from_mins(5);
 /// After a jump nothing is given up for its age for this long, time for a person to look.
-pub const HOLD: Duration = Duration::from_secs(60 * 60);
+pub const HOLD: Duration = Duration::from_hours(1);
 
 /// What is known of one log.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn q2_a_wall_clock_that_jumps_either_way_holds_deletion() {
         for jump in [30 * 86_400_000, -30 * 86_400_000] {
-            let (mut guard, minute) = (JumpGuard::default(), Duration::from_secs(60));
+            let (mut guard, minute) = (JumpGuard::default(), Duration::from_mins(1));
             assert_eq!(guard.observe(1_000, minute), None);
             assert_eq!(guard.observe(61_000, minute * 2), None);
             assert!(!guard.holds(minute * 2));

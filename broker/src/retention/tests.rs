@@ -8,7 +8,7 @@ use crate::partition::{Acks, AppendRequest};
 use crate::storage::memory::Disk;
 
 const NOW: i64 = 1_700_000_000_000;
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 struct Bench {
     clock: ManualClock,

@@ -193,7 +193,7 @@ impl LogState {
         let keep = open.batches.partition_point(|batch| batch.base < end);
         open.batches.truncate(keep);
         open.bytes = open.batches.iter().map(|batch| u64::from(batch.bytes)).sum();
-// Times of single batches are not known: that of the log is not too old for what is left.
+        // Times of single batches are not known: that of the log is not too old for what is left.
         (open.last, open.max_append_time) = match open.batches.last() {
             Some(_) => (open.last.min(end - 1), after.append_time),
             None => (-1, i64::MIN),

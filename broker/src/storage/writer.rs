@@ -87,7 +87,16 @@ impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, queue: Receiver<Command>, reserve: u64) -> Self {
         let open = OpenEpoch::new(shared.open_epoch.load(Relaxed));
         let recent = Budget::new(shared.options.recent_bytes);
-        Self { shared, queue, open, groups: 0, ledger_sequence: 0, clock: Clock::new(), recent, disk: DiskGuard::new(reserve) }
+        Self {
+            shared,
+            queue,
+            open,
+            groups: 0,
+            ledger_sequence: 0,
+            clock: Clock::new(),
+            recent,
+            disk: DiskGuard::new(reserve),
+        }
     }
 
     /// Runs until the storage is closed or nobody can send any more.

@@ -110,7 +110,9 @@ async fn a_partition_that_is_not_served_any_more_says_so() {
 
 fn history(entries: &[(i32, i64)]) -> LeaderEpochs {
     let mut epochs = LeaderEpochs::new();
-    entries.iter().for_each(|&(epoch, start)| epochs.assign(epoch, start));
+    for &(epoch, start) in entries {
+        epochs.assign(epoch, start);
+    }
     epochs
 }
 
