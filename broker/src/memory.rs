@@ -68,9 +68,14 @@ impl Budget {
         self.free.available_permits()
     }
 
-    /// Less than a quarter is free: those who hold much without moving should give it back.
+    /// Less than a quarter is free: those who hold something without moving should give it back.
     pub fn is_tight(&self) -> bool {
         self.free() < self.total / 4
+    }
+
+    /// Less than a sixteenth is free: newcomers have to wait.
+    pub fn is_exhausted(&self) -> bool {
+        self.free() < self.total / 16
     }
 
     fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -122,10 +127,12 @@ impl Account {
         self.budget.free() / 8
     }
 
-    /// Holds something, gave nothing back for `patience`, and the budget is tight.
-    pub fn is_stalled(&self, patience: Duration) -> bool {
-        let since = self.budget.now().saturating_sub(self.moved.load(Ordering::Relaxed));
-        self.used() > 0 && since >= patience.as_millis() as u64 && self.budget.is_tight()
+    /// How long it has held something and given nothing back.
+    pub fn stalled_for(&self) -> Duration {
+        if self.used() == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.budget.now().saturating_sub(self.moved.load(Ordering::Relaxed)))
     }
 
     /// Takes `bytes` if this account is admitted now.
@@ -144,6 +151,16 @@ impl Account {
     fn moved(&self) {
         self.moved.store(self.budget.now(), Ordering::Relaxed);
         self.released.notify_waiters();
+    }
+
+    /// Takes `bytes` whether admitted or not, for memory that is occupied already: what the budget lacks is held all the same
+    /// against this account.
+    pub fn overdraw(self: &Arc<Self>, bytes: usize) -> Charge {
+        let permit = self.budget.take(bytes.min(self.budget.free()));
+        if self.used.fetch_add(bytes, Ordering::Relaxed) == 0 {
+            self.moved.store(self.budget.now(), Ordering::Relaxed);
+        }
+        Charge { account: Arc::clone(self), bytes, permit }
     }
 
     /// Takes `bytes` when this account is admitted. Cancel safe.
@@ -272,6 +289,20 @@ mod tests {
         assert_eq!((account.used(), budget.free()), (0, 40));
         drop(permit);
         assert_eq!(budget.free(), 100);
+    }
+
+    #[test]
+    fn what_is_overdrawn_keeps_its_account_waiting_and_goes_back_whole() {
+        let budget = Budget::new(1_000);
+        let account = Account::new(&budget);
+        let held = Account::new(&budget).try_charge(900).unwrap();
+        let mut charge = account.overdraw(500);
+        assert_eq!((account.used(), budget.free()), (500, 0));
+        drop(held);
+        assert!(Account::new(&budget).try_charge(100).is_some());
+        charge.shrink(50);
+        drop(charge);
+        assert_eq!((account.used(), budget.free()), (0, 1_000));
     }
 
     #[test]

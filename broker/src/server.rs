@@ -7,6 +7,7 @@
 mod connection;
 mod request_body;
 mod response_body;
+mod stalled;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ struct Shared {
     requests: Arc<Budget>,
     responses: Arc<Budget>,
     windows: connection::Windows,
+    watch: stalled::Watch,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
 }
@@ -138,18 +140,21 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
         requests: Budget::new(shares.requests),
         responses: Budget::new(shares.responses),
         windows: connection::Windows::new(shares.windows),
+        watch: stalled::Watch::default(),
         metrics: Arc::clone(&broker.metrics),
         connections: TaskTracker::new(),
     });
     let accepting: Vec<_> =
         listeners.into_iter().map(|listener| tokio::spawn(accept(listener, shared.clone()))).collect();
     let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
+    let sweeping = tokio::spawn(end_stalled(shared.clone()));
     let stopped = tokio::spawn(async move {
         shutdown.cancelled().await;
         keeping.abort();
         reporter.set_service_status("ready", ServingStatus::NotServing).await;
         accepting.iter().for_each(JoinHandle::abort);
         drain(&shared).await;
+        sweeping.abort();
     });
     Ok(Server { addresses, stopped })
 }
@@ -202,6 +207,17 @@ async fn keep_house(shared: Arc<Shared>, broker: Arc<Broker>, reporter: HealthRe
             ready = works;
             let status = if works { ServingStatus::Serving } else { ServingStatus::NotServing };
             reporter.set_service_status("ready", status).await;
+        }
+    }
+}
+
+/// Gives memory back to those who read, where others do not.
+async fn end_stalled(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(stalled::INTERVAL).await;
+        let ended = shared.watch.sweep(&shared.responses);
+        if ended > 0 {
+            tracing::warn!(ended, "ended connections that held answers unread while memory was short");
         }
     }
 }

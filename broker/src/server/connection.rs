@@ -14,7 +14,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Service;
 
@@ -41,10 +41,6 @@ const MAX_HEADER_BYTES: u32 = 8 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that is silent is asked whether it is alive, and dropped when it does not answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long a peer may hold answers unread while memory is short.
-const STALL_PATIENCE: Duration = Duration::from_secs(10);
-/// How often that is looked at.
-const TICK: Duration = Duration::from_secs(5);
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -151,10 +147,10 @@ async fn serve_stream(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>)
         drain: shared.drain.clone(),
     };
     let window = shared.windows.grant();
-    let responses = Arc::clone(&connection.responses);
+    let watched = shared.watch.add(&connection.responses);
     let entry = Entry { shared: Arc::clone(shared), connection };
     let http = pin!(http2(window.bytes).serve_connection(TokioIo::new(stream), entry));
-    drive(http, &responses, &shared.drain).await
+    drive(http, &watched.evicted, &shared.drain).await
 }
 
 /// Waits for the preface without taking it.
@@ -185,14 +181,12 @@ fn http2(window: usize) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Runs a connection until it ends, is asked to, or holds memory without moving.
+/// Runs a connection until it ends, or is ended.
 async fn drive(
     mut http: Pin<&mut http2::Connection<TokioIo<TcpStream>, Entry, TokioExecutor>>,
-    responses: &Account,
+    evicted: &CancellationToken,
     drain: &Drain,
 ) -> Result<(), End> {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     loop {
         tokio::select! {
@@ -202,9 +196,7 @@ async fn drive(
                 http.as_mut().graceful_shutdown();
             }
             () = drain.ended.cancelled() => return Err(End::Stopped),
-            _ = tick.tick() => if responses.is_stalled(STALL_PATIENCE) {
-                return Err(End::Stalled);
-            },
+            () = evicted.cancelled() => return Err(End::Stalled),
         }
     }
 }

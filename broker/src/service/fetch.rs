@@ -222,9 +222,7 @@ pub(super) fn settle(call: &Call, charge: &mut Charge, bytes: usize) {
     if bytes <= charge.bytes() {
         return charge.shrink(bytes);
     }
-    if let Some(more) = call.connection.responses.try_charge(bytes - charge.bytes()) {
-        charge.merge(more);
-    }
+    charge.merge(call.connection.responses.overdraw(bytes - charge.bytes()));
 }
 
 /// Counts what is sent to readers.

@@ -26,7 +26,7 @@ use super::producer::{append, appended, count_appended};
 use super::status::{Refused, invalid, refusal, status};
 use crate::memory::Charge;
 use crate::metrics::{Rpc, RpcMetrics};
-use crate::partition::{Acks, AppendRequest, Order};
+use crate::partition::{Acks, AppendRequest};
 use crate::security::Verb;
 
 /// What a client may have unanswered on a stream, if the memory limit allows it.
@@ -191,20 +191,18 @@ impl Stream {
 
     async fn take_batch(&mut self, batch: v1::PartitionBatch, charge: Charge, began: Instant) -> Result<(), Status> {
         self.rpc.requests.inc();
-        let id = batch.correlation_id;
-        // Who wants no answers cannot know that a partition must be resumed: no order is kept for them.
+        let (id, topic, partition) = (batch.correlation_id, batch.topic.clone(), batch.partition);
         let wanted = acks(batch.acks, self.acks);
         let silent = matches!(wanted, Ok(Acks::None));
-        let order = match silent {
-            true => None,
-            false => Some(self.lanes.order(&batch.topic, batch.partition).map_err(|error| self.refused(&error))?),
-        };
         let placed = match wanted {
-            Ok(wanted) => self.place(batch, wanted, order.clone(), charge, began).await,
+            Ok(wanted) => self.place(batch, wanted, charge, began).await,
             Err(refused) => Err(refused),
         };
         if let Err(refused) = placed {
-            order.iter().for_each(Order::end);
+            // Who wants no answers cannot know that a partition must be resumed: no order is kept for them.
+            if !silent {
+                self.lanes.refuse(&topic, partition).map_err(|error| self.refused(&error))?;
+            }
             self.refuse_batch(id, silent, refused, began);
         }
         Ok(())
@@ -215,15 +213,12 @@ impl Stream {
         &mut self,
         batch: v1::PartitionBatch,
         acks: Acks,
-        order: Option<Order>,
         mut charge: Charge,
         began: Instant,
     ) -> Result<(), Refused> {
         let v1::PartitionBatch { correlation_id, topic, partition, batch, leader_epoch, .. } = batch;
         self.call.authorize_topic(Verb::Produce, &topic)?;
-        if order.as_ref().is_some_and(Order::has_ended) {
-            return Err(crate::partition::AppendError::PrecedingRefused.into());
-        }
+        let order = if acks == Acks::None { None } else { Some(self.lanes.order(&topic, partition)?) };
         let (partition, settings) = {
             let image = self.broker.topics.image();
             let topic = image.topic(&topic)?;
@@ -302,8 +297,11 @@ impl Stream {
         }
         let sticky = (self.sticky.random % topic.partitions.len().max(1) as u64) as i32;
         let (lanes, call) = (&mut self.lanes, self.call.clone());
-        let order = |partition| if silent { None } else { lanes.order(name, partition).ok() };
+        let order = |partition| if silent { Ok(None) } else { lanes.order(name, partition).map(Some) };
         let placed = append(&self.broker, &topic, plan, || sticky, &mut charge, order).await?;
+        for refused in placed.iter().filter(|placed| !silent && placed.is_refused()) {
+            self.lanes.refuse(name, refused.partition())?;
+        }
         self.pending.push(Box::pin(async move {
             let results = join_all(placed.into_iter().map(|placed| placed.answer(&call))).await;
             let outcome = Some(produce_ack::Outcome::Response(v1::ProduceResponse { results }));

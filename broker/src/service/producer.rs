@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use prost::Message;
+use taffrail_proto::record::BatchHeader;
 use taffrail_proto::v1::{self, LogError, Outcome, ProduceResponse, ProduceResult, Reason, produce_result};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -42,7 +43,7 @@ impl Service {
         let plan = Plan::of(request, Acks::All)?;
         let mut charge = admit(call, plan.size()).await?;
         let sticky = (self.broker.context.random_u64() % topic.partitions.len().max(1) as u64) as i32;
-        let placed = append(&self.broker, &topic, plan, || sticky, &mut charge, |_| None).await?;
+        let placed = append(&self.broker, &topic, plan, || sticky, &mut charge, |_| Ok(None)).await?;
         let answers = placed.into_iter().map(|placed| placed.answer(call));
         Ok(join_all(answers).await)
     }
@@ -76,34 +77,38 @@ pub(super) async fn append(
     plan: Plan,
     sticky: impl FnMut() -> i32,
     charge: &mut Charge,
-    mut order: impl FnMut(i32) -> Option<Order>,
+    mut order: impl FnMut(i32) -> Result<Option<Order>, Refused>,
 ) -> Result<Vec<Placed>, Refused> {
     let shares = plan.split(topic, sticky)?;
     let (acks, now) = (plan.acks, broker.context.wall_millis());
     let numbers = Arc::new(broker.metrics.topic(&topic.name));
     let mut placed = Vec::with_capacity(shares.len());
     for Encoded { partition, indexes, batch } in encode(plan, shares, limits(&topic.settings, now), now).await {
-        let order = order(partition);
         let bytes = batch.as_ref().map_or(0, |(batch, _)| batch.len());
         let mut part = charge.split(bytes);
-        let pending = match batch {
-            Ok((batch, header)) => {
-                let permit = part.take_permit();
-                let max_timestamp = header.max_timestamp;
-                let request = AppendRequest { batch, header, max_timestamp, acks, leader_epoch: None, permit, order };
-                topic.partition(partition).map(|partition| partition.append(request)).map_err(Refused::from)
-            }
-            Err(refused) => {
-                order.iter().for_each(Order::end);
-                Err(refused)
-            }
+        let place = |(batch, header): (bytes::Bytes, BatchHeader)| {
+            let (order, permit) = (order(partition)?, part.take_permit());
+            let max_timestamp = header.max_timestamp;
+            let request = AppendRequest { batch, header, max_timestamp, acks, leader_epoch: None, permit, order };
+            Ok(topic.partition(partition)?.append(request))
         };
+        let pending = batch.and_then(place);
         placed.push(Placed { partition, indexes, pending, numbers: Arc::clone(&numbers), bytes, _charge: part });
     }
     Ok(placed)
 }
 
 impl Placed {
+    /// Which partition.
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// It never got to its partition.
+    pub(super) fn is_refused(&self) -> bool {
+        self.pending.is_err()
+    }
+
     /// Waits for its fate, until the call's deadline.
     pub(super) async fn answer(self, call: &Call) -> ProduceResult {
         let outcome = match self.pending {

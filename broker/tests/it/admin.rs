@@ -15,7 +15,7 @@ async fn a_topic_is_made_described_altered() {
     let one = &topics[0].partitions[1];
     assert_eq!((one.index, one.leader, one.log_start_offset, one.high_watermark, one.log_end_offset), (1, 0, 0, 2, 2));
     assert!(one.size_bytes > 0);
-    let retention = topics[0].config.iter().find(|entry| entry.key.contains("retention.ms")).unwrap();
+    let retention = topics[0].config.iter().find(|entry| entry.key == "retention.ms").unwrap();
     assert!(!retention.is_default && !retention.documentation.is_empty(), "{retention:?}");
 
     let alter = v1::AlterTopicRequest {

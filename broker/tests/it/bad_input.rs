@@ -81,7 +81,7 @@ fn malformed() -> Vec<(&'static str, Bytes, Reason)> {
         ("a transaction", sealed(&put(&good, 21, 0x10_i16.to_be_bytes())), Reason::InvalidRecord),
         ("an append time", sealed(&put(&good, 21, 0x08_i16.to_be_bytes())), Reason::InvalidRecord),
         ("half an identity", sealed(&put(&good, 43, 5_i64.to_be_bytes())), Reason::InvalidRecord),
-        ("a record that is longer than the batch", with_record_bytes(&[100, 0, 0, 0, 1]), Reason::InvalidRecord),
+        ("a record that is longer than the batch", with_record_bytes(&[100, 0, 0, 0, 1, 1, 0]), Reason::InvalidRecord),
         ("a key of negative length", with_record_bytes(&[14, 0, 0, 0, 5, 1, 0, 0]), Reason::InvalidRecord),
         ("2^31 headers", with_record_bytes(&[20, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f]), Reason::InvalidRecord),
         ("a timestamp in the far future", late.build(Compression::None, None).unwrap(), Reason::InvalidRecord),

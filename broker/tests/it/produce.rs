@@ -144,7 +144,7 @@ async fn a3_acks_none_answers_without_offsets() {
 #[tokio::test]
 async fn a_call_that_fails_in_one_partition_tells_all_results() {
     let broker = TestBroker::start().await;
-    broker.topic_with("t", 8, &[("max.message.bytes", "1000")]).await;
+    broker.topic_with("t", 8, &[("max.message.bytes", "1024")]).await;
     let small = record(Some("small"), "v");
     let key = (0..).map(|i| format!("large-{i}"));
     let apart = key.into_iter().find(|key| partition_for_key(key.as_bytes(), 8) != partition_for_key(b"small", 8));
