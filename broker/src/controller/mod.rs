@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use taffrail_crds::config::ConfigEntry;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use self::object::DeletedTopic;
@@ -116,6 +116,8 @@ struct Known {
     topics: BTreeMap<String, Stored>,
     /// By id.
     trash: BTreeMap<Uuid, Trashed>,
+    /// Nothing changes any more.
+    stopping: bool,
 }
 
 /// A topic's object, raw and read.
@@ -129,6 +131,14 @@ struct Stored {
 struct Trashed {
     object: Object,
     deleted: DeletedTopic,
+}
+
+impl Inner {
+    /// Everything known, for a change.
+    async fn change(&self) -> Result<MutexGuard<'_, Known>, TopicError> {
+        let known = self.known.lock().await;
+        if known.stopping { Err(TopicError::Stopping) } else { Ok(known) }
+    }
 }
 
 impl Controller {
@@ -177,7 +187,7 @@ impl Controller {
 
     /// Makes or changes the topics of a manifest so that they are as it says. Others are left alone.
     pub async fn apply(&self, manifest: Vec<taffrail_crds::Topic>) -> Result<Applied, TopicError> {
-        self.run(move |inner| async move { inner.apply(manifest).await }).await
+        self.run(move |inner| async move { inner.apply(manifest).await }).await?
     }
 
     /// Lets the topics go whose time in the trash is over; answers how many.
@@ -209,8 +219,10 @@ impl Controller {
         self.inner.orphans_of(&*self.inner.known.lock().await)
     }
 
-    /// Stops all partitions after what is in flight. Their topics stay known; what is asked of them is answered as closed.
+    /// Ends changes, then stops all partitions after what is in flight. Their topics stay known; what is asked of them is
+    /// answered as closed.
     pub async fn stop(&self) {
+        self.inner.known.lock().await.stopping = true;
         self.inner.serving.stop().await;
     }
 

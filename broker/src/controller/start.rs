@@ -15,7 +15,7 @@ use crate::storage::PartitionId;
 
 /// Reads everything from the metadata and finishes what was half done.
 pub(super) async fn load(metadata: &Arc<dyn MetadataStore>) -> Result<Known, TopicError> {
-    let mut known = Known { topics: BTreeMap::new(), trash: BTreeMap::new() };
+    let mut known = Known { topics: BTreeMap::new(), trash: BTreeMap::new(), stopping: false };
     for object in metadata.list(Kind::DeletedTopic).await.map_err(TopicError::Metadata)? {
         let deleted: DeletedTopic = parse(&object)?;
         let id = Uuid::try_parse(&object.name).map_err(|error| malformed(&object, error.to_string()))?;

@@ -1,3 +1,6 @@
+mod start;
+mod trash;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -192,125 +195,6 @@ async fn configuration_takes_effect_on_what_is_served_and_stays() {
 }
 
 #[tokio::test]
-async fn a_deleted_topic_is_not_served_and_comes_back_with_its_records() {
-    let bench = Bench::new().await;
-    let made = bench.create("a", 2).await;
-    bench.append("a", b"one").await;
-    let before = bench.batches("a").await;
-    let held = bench.topics.image().partition("a", 0).unwrap().clone();
-    let deleted = bench.controller.delete("a", Some(made.id)).await.unwrap();
-    assert_eq!(deleted.trash, Some(Trash { deleted_at: NOW, purge_at: NOW + 86_400_000 }));
-    assert!(bench.names().is_empty() && held.snapshot().closed);
-    let bench = bench.restart().await;
-    assert!(bench.names().is_empty());
-    assert_eq!(bench.controller.list(true).await.unwrap(), [deleted]);
-    let back = bench.controller.undelete(Deleted::Name("a".into()), None).await.unwrap();
-    assert_eq!(back, made);
-    assert_eq!(bench.batches("a").await, before);
-    assert_eq!(bench.append("a", b"two").await, 1);
-    let bench = bench.restart().await;
-    assert_eq!(bench.controller.list(true).await.unwrap(), [made]);
-    assert_eq!(bench.batches("a").await.len(), 2);
-}
-
-#[tokio::test]
-async fn m10_a_topic_made_again_under_its_name_is_another_and_the_old_one_can_come_back_beside_it() {
-    let bench = Bench::new().await;
-    let old = bench.create("a", 1).await;
-    bench.append("a", b"old").await;
-    bench.controller.delete("a", None).await.unwrap();
-    let new = bench.create("a", 1).await;
-    assert_ne!(new.id, old.id);
-    assert!(bench.batches("a").await.is_empty());
-    let taken = bench.controller.undelete(Deleted::Id(old.id), None).await;
-    assert!(matches!(taken, Err(TopicError::Exists(_))), "{taken:?}");
-    let back = bench.controller.undelete(Deleted::Id(old.id), Some("a.Old")).await.unwrap();
-    assert_eq!((back.name.as_str(), back.id), ("a.Old", old.id));
-    assert_eq!(bench.batches("a.Old").await.len(), 1);
-    assert_eq!(bench.restart().await.names(), ["a", "a.Old"]);
-}
-
-#[tokio::test]
-async fn of_topics_deleted_under_one_name_the_last_comes_back() {
-    let bench = Bench::new().await;
-    bench.create("a", 1).await;
-    bench.controller.delete("a", None).await.unwrap();
-    bench.clock.advance(Duration::from_secs(1));
-    let second = bench.create("a", 1).await;
-    bench.controller.delete("a", None).await.unwrap();
-    assert_eq!(bench.controller.undelete(Deleted::Name("a".into()), None).await.unwrap().id, second.id);
-}
-
-#[tokio::test]
-async fn deleting_with_another_topics_id_is_refused() {
-    let bench = Bench::new().await;
-    bench.create("a", 1).await;
-    let error = bench.controller.delete("a", Some(Uuid::from_u128(5))).await.unwrap_err();
-    assert!(matches!(error, TopicError::OtherId { .. }), "{error}");
-    assert_eq!(bench.names(), ["a"]);
-}
-
-#[tokio::test]
-async fn q2_the_trash_is_emptied_after_its_window_of_log_time() {
-    let bench = Bench::new().await;
-    let made = bench.create("a", 2).await;
-    bench.create("b", 1).await;
-    bench.controller.delete("a", None).await.unwrap();
-    bench.clock.step_wall(30 * 86_400_000);
-    bench.clock.advance(Duration::from_secs(86_399));
-    assert_eq!(bench.controller.purge().await, 0, "a wall clock that jumps empties no trash");
-    bench.clock.advance(Duration::from_secs(1));
-    assert_eq!(bench.controller.purge().await, 1);
-    assert_eq!(bench.storage.logs().len(), 1, "only the other topic's log is left");
-    let gone = bench.controller.undelete(Deleted::Id(made.id), None).await;
-    assert!(matches!(gone, Err(TopicError::NotInTrash(_))), "{gone:?}");
-    assert_eq!(bench.restart().await.controller.list(true).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn m9_logs_without_a_topic_are_kept_reported_and_can_be_adopted() {
-    let bench = Bench::new().await;
-    let made = bench.create("a", 2).await;
-    bench.append("a", b"kept").await;
-    let object = bench.metadata.get(Kind::Topic, "a").await.unwrap().unwrap();
-    bench.metadata.delete(&object).await.unwrap();
-    let bench = bench.restart().await;
-    assert!(bench.names().is_empty());
-    let orphans: Vec<_> = (0..2).map(|index| PartitionId { topic: made.id, index }).collect();
-    assert_eq!(bench.controller.orphans().await, orphans);
-    bench.clock.advance(DAY * 100);
-    assert_eq!(bench.controller.purge().await, 0);
-    let yaml = |partitions: i32| {
-        format!(
-            "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata:\n  name: b\n  annotations:\n    \
-             taffrail.dev/adopt: {}\nspec:\n  partitions: {partitions}\n",
-            made.id
-        )
-    };
-    let refused = bench.controller.apply(topics(&yaml(1))).await.unwrap();
-    assert!(refused.failed[0].1.contains("has 2"), "{refused:?}");
-    let applied = bench.controller.apply(topics(&yaml(2))).await.unwrap();
-    assert_eq!(applied.created, ["b"], "{applied:?}");
-    let adopted = bench.controller.describe("b").await.unwrap();
-    assert_eq!((adopted.id, adopted.partitions), (made.id, 2));
-    assert_eq!(bench.batches("b").await.len(), 1);
-    let again = bench.controller.apply(topics(&yaml(2))).await.unwrap();
-    assert_eq!(again.unchanged, ["b"]);
-}
-
-#[tokio::test]
-async fn m9_a_log_that_is_missing_is_never_replaced_by_an_empty_one() {
-    let bench = Bench::new().await;
-    bench.create("a", 2).await;
-    bench.create("b", 1).await;
-    let log = bench.topics.image().partition("a", 1).unwrap().log().id();
-    bench.storage.delete(log).unwrap();
-    let bench = bench.restart().await;
-    assert_eq!(bench.names(), ["b"], "the others are served");
-    assert_eq!(bench.storage.logs().len(), 2);
-}
-
-#[tokio::test]
 async fn a_topic_that_cannot_be_made_leaves_nothing_behind() {
     let bench = Bench::new().await;
     let full = Faulty { storage: bench.storage.clone(), complete: true, full: true };
@@ -387,70 +271,14 @@ async fn a_change_by_someone_else_is_seen_and_the_next_try_goes_through() {
     assert_eq!(bench.controller.alter("a", to(3), false).await.unwrap().partitions, 3);
 }
 
-/// A crash between any two steps of a deletion and a bringing back.
 #[tokio::test]
-async fn a_start_finishes_what_a_crash_left_half_done() {
-    let bench = Bench::new().await;
-    let made = bench.create("a", 1).await;
-    let served = bench.metadata.get(Kind::Topic, "a").await.unwrap().unwrap();
-    bench.controller.delete("a", None).await.unwrap();
-    let mut tombstone = bench.metadata.list(Kind::DeletedTopic).await.unwrap().remove(0);
-
-    // Deleting: both objects are there.
-    bench.metadata.create(Kind::Topic, "a", served.document.clone()).await.unwrap();
-    let bench = bench.restart().await;
-    assert!(bench.names().is_empty());
-    assert!(bench.metadata.get(Kind::Topic, "a").await.unwrap().is_none());
-
-    // Bringing back, before the topic is there: it is still in the trash.
-    tombstone.document["restoring"] = json!(true);
-    let tombstone = bench.metadata.replace(&tombstone).await.unwrap();
-    let bench = bench.restart().await;
-    assert!(bench.names().is_empty());
-    assert!(bench.controller.list(true).await.unwrap()[0].trash.is_some());
-
-    // Bringing back, and the topic is there.
-    bench.metadata.create(Kind::Topic, "a", served.document).await.unwrap();
-    let bench = bench.restart().await;
-    assert_eq!(bench.controller.list(true).await.unwrap(), [made]);
-    let gone = bench.metadata.delete(&tombstone).await;
-    assert!(matches!(gone, Err(MetadataError::NotFound { .. })), "{gone:?}");
-}
-
-#[tokio::test]
-async fn m9_a_crash_before_the_logs_were_made_is_gone_on_with() {
-    let bench = Bench::new().await;
-    bench.create("a", 2).await;
-    let mut object = bench.metadata.get(Kind::Topic, "a").await.unwrap().unwrap();
-    object.document["spec"]["partitions"] = json!(4);
-    bench.metadata.replace(&object).await.unwrap();
-    let bench = bench.restart().await;
-    assert_eq!(bench.topics.image().topic("a").unwrap().partitions.len(), 4);
-    assert_eq!(bench.storage.logs().len(), 4);
-}
-
-#[tokio::test]
-async fn d7_a_start_that_may_have_lost_records_raises_all_leader_epochs_also_of_what_is_in_the_trash() {
-    let bench = Bench::new().await;
-    bench.create("a", 2).await;
-    bench.create("b", 1).await;
-    bench.controller.delete("b", None).await.unwrap();
-    let bench = bench.restart().await;
-    assert_eq!(bench.epochs(), [Some(0); 3], "a complete start raises nothing");
-    let incomplete = Faulty { storage: bench.storage.clone(), complete: false, full: false };
-    bench.start_on(incomplete).await.unwrap();
-    assert_eq!(bench.epochs(), [Some(1); 3]);
-    let bench = bench.restart().await;
-    assert_eq!(bench.epochs(), [Some(1); 3], "once is enough");
-}
-
-#[tokio::test]
-async fn d7_epochs_that_a_crash_kept_from_rising_rise_at_the_next_start() {
+async fn after_the_stop_nothing_is_changed_or_served_and_names_stay_known() {
     let bench = Bench::new().await;
     bench.create("a", 1).await;
-    // The metadata of the broken start was written, its leader epochs were not.
-    bench.storage.meta().write(vec![(b"broker/raise-epochs".to_vec(), Some(vec![]))]).unwrap();
-    let bench = bench.restart().await;
-    assert_eq!(bench.epochs(), [Some(1)]);
-    assert_eq!(bench.restart().await.epochs(), [Some(1)]);
+    bench.controller.stop().await;
+    assert!(bench.topics.image().partition("a", 0).unwrap().snapshot().closed);
+    let created = bench.controller.create(NewTopic { name: "b".into(), ..NewTopic::default() }, false).await;
+    assert!(matches!(created, Err(TopicError::Stopping)), "{created:?}");
+    assert!(matches!(bench.controller.delete("a", None).await, Err(TopicError::Stopping)));
+    assert_eq!(bench.restart().await.names(), ["a"]);
 }

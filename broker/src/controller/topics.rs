@@ -14,7 +14,7 @@ use crate::topics::Settings;
 impl Inner {
     pub(super) async fn create(&self, request: NewTopic, check_only: bool) -> Result<TopicDescription, TopicError> {
         let topic = object::new_object(&request)?;
-        let mut known = self.known.lock().await;
+        let mut known = self.change().await?;
         self.create_object(&mut known, topic, check_only).await
     }
 
@@ -24,14 +24,14 @@ impl Inner {
         change: TopicChange,
         check_only: bool,
     ) -> Result<TopicDescription, TopicError> {
-        let mut known = self.known.lock().await;
+        let mut known = self.change().await?;
         let old = known.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
         let new = object::changed_object(&old.topic, &change)?;
         self.change_object(&mut known, name, new, check_only).await
     }
 
-    pub(super) async fn apply(&self, manifest: Vec<Topic>) -> Applied {
-        let (mut applied, mut known) = (Applied::default(), self.known.lock().await);
+    pub(super) async fn apply(&self, manifest: Vec<Topic>) -> Result<Applied, TopicError> {
+        let (mut applied, mut known) = (Applied::default(), self.change().await?);
         for topic in manifest {
             let name = topic.topic_name();
             match self.apply_one(&mut known, topic).await {
@@ -41,7 +41,7 @@ impl Inner {
                 Err(error) => applied.failed.push((name, error.to_string())),
             }
         }
-        applied
+        Ok(applied)
     }
 
     async fn apply_one(&self, known: &mut Known, manifest: Topic) -> Result<Outcome, TopicError> {

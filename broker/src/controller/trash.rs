@@ -19,7 +19,7 @@ use crate::metadata::{Kind, MetadataError, Object};
 
 impl Inner {
     pub(super) async fn delete(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
-        let mut known = self.known.lock().await;
+        let mut known = self.change().await?;
         let stored = known.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
         if let Some(given) = id.filter(|given| *given != stored.id) {
             return Err(TopicError::OtherId { name: name.to_owned(), given, actual: stored.id });
@@ -54,7 +54,7 @@ impl Inner {
         which: Deleted,
         new_name: Option<String>,
     ) -> Result<TopicDescription, TopicError> {
-        let mut known = self.known.lock().await;
+        let mut known = self.change().await?;
         let (id, mut deleted) = find(&known, &which)?;
         if let Some(name) = new_name {
             rename(&mut deleted, &name)?;
@@ -89,7 +89,7 @@ impl Inner {
     /// Deletes the logs of all topics whose window is over, then forgets them. Answers how many; faults are logged, the next
     /// call tries again.
     pub(super) async fn purge(&self) -> u64 {
-        let mut known = self.known.lock().await;
+        let Ok(mut known) = self.change().await else { return 0 };
         let now = self.context.log_millis();
         let over = |(id, trashed): (&Uuid, &Trashed)| trashed.deleted.is_over(now).then_some(*id);
         let ids: Vec<_> = known.trash.iter().filter_map(over).collect();

@@ -1,100 +1,18 @@
-use std::collections::VecDeque;
+mod held;
+
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use taffrail_proto::record::{BatchBuilder, BatchProducer, Compression, TimestampType, header};
 use uuid::Uuid;
 
+use self::held::HeldLog;
 use super::*;
 use crate::clock::ManualClock;
-use crate::storage::leader_epochs::LeaderEpochs;
+use crate::storage::Storage;
 use crate::storage::memory::Disk;
-use crate::storage::producers::{Producers, SequenceError};
-use crate::storage::{Append, Extent, LogId, ReadError, Span, Storage, Ticket, TimestampHit};
+use crate::storage::producers::SequenceError;
 
 pub(super) const NOW: i64 = 1_700_000_000_000;
-
-type TicketSender = oneshot::Sender<Result<(), StorageError>>;
-
-/// A log whose appends take effect at once and whose tickets resolve when they are let go.
-struct HeldLog {
-    log: Arc<dyn Log>,
-    held: Mutex<Option<VecDeque<(TicketSender, Ticket)>>>,
-}
-
-impl HeldLog {
-    fn hold(&self) {
-        self.held.lock().get_or_insert_default();
-    }
-
-    /// Lets all tickets go that are held, and holds no others.
-    fn release(&self) {
-        for (held, mut ticket) in self.held.lock().take().into_iter().flatten() {
-            let _ = held.send(ticket.try_recv().unwrap());
-        }
-    }
-
-    /// Waits until so many tickets are held.
-    async fn holds(&self, count: usize) {
-        while self.held.lock().as_ref().is_none_or(|held| held.len() < count) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-impl Log for HeldLog {
-    fn id(&self) -> LogId {
-        self.log.id()
-    }
-    fn partition(&self) -> PartitionId {
-        self.log.partition()
-    }
-    fn extent(&self) -> Extent {
-        self.log.extent()
-    }
-    fn size_bytes(&self) -> u64 {
-        self.log.size_bytes()
-    }
-    fn spans(&self) -> Vec<Span> {
-        self.log.spans()
-    }
-    fn leader_epochs(&self) -> Arc<LeaderEpochs> {
-        self.log.leader_epochs()
-    }
-    fn producers(&self) -> Producers {
-        self.log.producers()
-    }
-    fn append(&self, append: Append) -> Ticket {
-        let ticket = self.log.append(append);
-        match &mut *self.held.lock() {
-            None => ticket,
-            Some(queue) => {
-                let (held, answer) = oneshot::channel();
-                queue.push_back((held, ticket));
-                answer
-            }
-        }
-    }
-    fn begin_epoch(&self, epoch: i32) -> Ticket {
-        self.log.begin_epoch(epoch)
-    }
-    fn truncate(&self, end: i64) -> Ticket {
-        self.log.truncate(end)
-    }
-    fn trim(&self, start: i64) -> Ticket {
-        self.log.trim(start)
-    }
-    fn read(&self, from: i64, before: i64, max: usize) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
-        self.log.read(from, before, max)
-    }
-    fn find_timestamp(&self, at: i64, before: i64) -> BoxFuture<'static, Result<Option<TimestampHit>, ReadError>> {
-        self.log.find_timestamp(at, before)
-    }
-    fn max_timestamp(&self, before: i64) -> BoxFuture<'static, Result<Option<TimestampHit>, ReadError>> {
-        self.log.max_timestamp(before)
-    }
-}
 
 /// A partition on a log in memory.
 pub(super) struct Bench {
@@ -114,7 +32,7 @@ async fn bench_with(timestamp_type: TimestampType) -> Bench {
     let disk = Disk::new();
     let storage = disk.open();
     let log = storage.create(PartitionId { topic: Uuid::from_u128(9), index: 0 }).unwrap();
-    let log = Arc::new(HeldLog { log, held: Mutex::default() });
+    let log = Arc::new(HeldLog::new(log));
     let clock = ManualClock::new(NOW, "boot");
     let context = Context::seeded(Arc::new(clock.clone()), 1, &*storage.meta()).unwrap();
     let settings = Settings {

@@ -46,7 +46,7 @@ impl Retention {
         Self { context, storage, topics, controller, guard: JumpGuard::default() }
     }
 
-    /// A round every 30 seconds until `stop`.
+    /// A round every 30 seconds until `stop`. Keeps log time a last time at the end.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -54,6 +54,10 @@ impl Retention {
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "retention or maintenance failed; the next round tries again");
             }
+        }
+        let saved = tokio::task::spawn_blocking(move || self.context.save_log_time(&*self.storage.meta())).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "log time could not be kept for the next start, which goes by what was kept before");
         }
     }
 
@@ -63,8 +67,9 @@ impl Retention {
         round.purged = self.controller.purge().await;
         let (storage, context) = (self.storage.clone(), self.context.clone());
         let maintain = move || {
-            context.save_log_time(&*storage.meta())?;
-            storage.maintain(context.log_millis())
+            // First: it may make the room that the other needs.
+            let maintenance = storage.maintain(context.log_millis())?;
+            context.save_log_time(&*storage.meta()).map(|()| maintenance)
         };
         round.maintenance = tokio::task::spawn_blocking(maintain).await.map_err(|_| StorageError::Closed)??;
         Ok(round)
