@@ -128,7 +128,7 @@ impl Process {
     async fn with_storage(&self) -> Result<(), BrokerError> {
         let authenticator = self.authenticator()?;
         let storage = match self.open_storage().await {
-            Err(BrokerError::Storage(error @ StorageError::Damaged { .. })) => {
+            Err(BrokerError::Storage(error)) if error.is_log_damage() => {
                 self.subjects.readiness.set(Phase::Damaged(advice(&self.config, &error)));
                 self.stop.cancelled().await;
                 return Err(error.into());
@@ -154,6 +154,7 @@ impl Process {
             epoch_bytes: shares.epoch as u64,
             recent_bytes: shares.recent,
             block_cache_bytes: shares.block_cache,
+            metrics: self.subjects.metrics.storage.clone(),
             ..EngineOptions::default()
         }
     }

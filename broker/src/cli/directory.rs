@@ -33,18 +33,28 @@ pub(super) struct Recover {
 }
 
 impl Recover {
-    pub(super) fn run(self) -> Exit {
+    pub(super) fn run(&self) -> Exit {
         let dir = &self.directory.data_dir;
+        if !dir.is_dir() {
+            eprintln!("error: {} is no directory", dir.display());
+            return Exit::Failed;
+        }
         match Engine::open(dir, EngineOptions::default()) {
             Ok(engine) => match engine.close() {
                 Ok(()) => print(&format!("{}: nothing is damaged, the broker can start\n", dir.display())),
                 Err(error) => fail(&error),
             },
-            Err(damage @ StorageError::Damaged { .. }) if self.accept_loss => recover(dir, &damage),
+            Err(damage) if damage.is_log_damage() && self.accept_loss => recover(dir, &damage),
             Err(error) => {
                 let exit = fail(&error);
-                if let StorageError::Damaged { file, at, .. } = &error {
-                    eprintln!("{}", loss(Path::new(file), *at));
+                match &error {
+                    StorageError::Damaged { file, at, .. } if error.is_log_damage() => {
+                        eprintln!("{}", loss(Path::new(file), *at));
+                    }
+                    StorageError::Damaged { .. } => {
+                        eprintln!("this is no damage of the write-ahead log: restore the data directory from a copy");
+                    }
+                    _ => {}
                 }
                 exit
             }
@@ -85,9 +95,6 @@ fn loss(file: &Path, at: u64) -> String {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
     let number = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
     let is_log = |path: &PathBuf| path.extension().is_some_and(|e| e == "log");
-    if !is_log(&file.to_owned()) {
-        return "this is no damage of the write-ahead log: restore the data directory from a copy".to_owned();
-    }
     let entries = file.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_log);
     let later: u64 = paths.filter(|path| number(path) > number(file)).map(|path| size(&path)).sum();

@@ -1,6 +1,9 @@
 //! What can go wrong in storage, by fact.
 
+use std::path::Path;
 use std::sync::Arc;
+
+use super::shared::Shared;
 
 /// A write, an opening or a change of metadata failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,6 +87,15 @@ impl StorageError {
     /// The file system or RocksDB said no.
     pub(crate) fn io(doing: &'static str, cause: &dyn std::fmt::Display) -> Self {
         Self::Io { doing, cause: cause.to_string().into() }
+    }
+
+    /// The write-ahead log of the batches is damaged: all else can be read, and a person can decide to go on without what
+    /// lies behind the damage (D6).
+    pub fn is_log_damage(&self) -> bool {
+        let Self::Damaged { file, .. } = self else { return false };
+        let file = Path::new(file);
+        let of_batches = file.parent().is_some_and(|dir| dir.ends_with(Shared::data_dir(Path::new(""))));
+        of_batches && file.extension().is_some_and(|extension| extension == "log")
     }
 }
 

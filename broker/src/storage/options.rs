@@ -7,6 +7,7 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLe
 use rustix::fs::{Mode, OFlags};
 
 use super::StorageError;
+use crate::metrics::StorageMetrics;
 
 const MIB: u64 = 1 << 20;
 /// The least storage epoch.
@@ -31,6 +32,8 @@ pub struct EngineOptions {
     pub block_cache_bytes: usize,
     /// Start although the write-ahead log is damaged, and live with the loss (D6).
     pub accept_loss: bool,
+    /// What is counted.
+    pub metrics: StorageMetrics,
 }
 
 impl Default for EngineOptions {
@@ -43,6 +46,7 @@ impl Default for EngineOptions {
             reader_threads: 4,
             block_cache_bytes: 16 << 20,
             accept_loss: false,
+            metrics: StorageMetrics::default(),
         }
     }
 }

@@ -145,7 +145,11 @@ impl Writer {
                 next = self.queue.try_recv().ok();
             }
         }
+        let (begun, bytes) = (Instant::now(), group.bytes);
         self.commit(group);
+        let metrics = &self.shared.options.metrics;
+        metrics.group_commit_size.observe_bytes(bytes as u64);
+        metrics.group_commit_latency.observe(begun.elapsed());
         self.roll_if_full();
         after
     }
@@ -177,6 +181,7 @@ impl Writer {
     fn sync(&self) -> Result<(), StorageError> {
         let written = self.shared.data().latest_sequence_number();
         self.shared.data().flush_wal(true).map_err(|cause| self.shared.fail("sync the write-ahead log", &cause))?;
+        self.shared.options.metrics.wal_syncs.inc();
         self.shared.synced.store(written, Relaxed);
         Ok(())
     }

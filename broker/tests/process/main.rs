@@ -3,12 +3,14 @@
 mod program;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use program::{Broker, run};
 use rustix::process::Signal;
-use taffrail_proto::v1::GetMetadataRequest;
 use taffrail_proto::v1::metadata_client::MetadataClient;
+use taffrail_proto::v1::producer_client::ProducerClient;
+use taffrail_proto::v1::{GetMetadataRequest, ProduceRequest, Record};
 use tempfile::TempDir;
 
 const TOPICS: &str =
@@ -115,6 +117,68 @@ fn the_manifest_is_followed_and_what_is_wrong_in_it_changes_nothing() {
     fs::write(&file, TOPICS.replace("partitions: 3", "partitions: 6")).unwrap();
     assert_eq!(broker.wait_for("manifest applied")["changed"], 1);
     assert_eq!(broker.metric("taffrail_partitions"), Some(6.0));
+}
+
+/// Appends records one by one, so that each is a record of the write-ahead log.
+fn produce(broker: &mut Broker, records: usize) {
+    let endpoint = format!("http://{}", broker.listener());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = ProducerClient::connect(endpoint).await.unwrap();
+        for _ in 0..records {
+            let record = Record { value: Some(vec![7; 500].into()), ..Record::default() };
+            let (topic, records) = ("orders".to_owned(), vec![record]);
+            client.produce(ProduceRequest { topic, records, ..ProduceRequest::default() }).await.unwrap();
+        }
+    });
+}
+
+/// Flips a bit in the middle of what the write-ahead log holds; answers the file.
+fn damage_log(data: &Path) -> PathBuf {
+    let files = fs::read_dir(data.join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = files.filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let file = logs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let written = bytes.iter().rposition(|&byte| byte == 7).unwrap();
+    bytes[written / 2] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    file
+}
+
+#[test]
+fn d6_a_damaged_log_is_told_by_file_and_byte_and_given_up_only_when_a_person_says_so() {
+    let dir = TempDir::new().unwrap();
+    let (data, manifest) = (dir.path().join("data"), dir.path().join("topics.yaml"));
+    fs::write(&manifest, TOPICS).unwrap();
+    let mut broker = Broker::start(&data, &["--manifest", manifest.to_str().unwrap()]);
+    broker.wait_for("ready");
+    produce(&mut broker, 200);
+    broker.signal(Signal::KILL);
+    broker.exit_code();
+    let file = damage_log(&data).display().to_string();
+
+    let mut broker = Broker::start(&data, &[]);
+    broker.wait_for("data is damaged: not ready");
+    let (status, body) = broker.get("/readyz");
+    assert!(status == 503 && body.contains(&format!("{file} is damaged at byte ")), "{body}");
+    assert!(body.contains("taffrail-broker recover --data-dir"), "{body}");
+    assert_eq!(broker.get("/livez").0, 200);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), 4);
+
+    let data_dir = data.to_str().unwrap();
+    let asked = run(&["recover", "--data-dir", data_dir], &[]);
+    assert!(asked.code == 4 && asked.stderr.contains("--accept-loss"), "{}", asked.stderr);
+    let accepted = run(&["recover", "--data-dir", data_dir, "--accept-loss"], &[]);
+    assert!(
+        accepted.code == 0 && accepted.stdout.contains("3 partitions begin a new leader epoch"),
+        "{}",
+        accepted.stderr
+    );
+
+    let mut broker = Broker::start(&data, &[]);
+    broker.wait_for("ready");
+    produce(&mut broker, 10);
 }
 
 #[test]
