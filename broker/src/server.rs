@@ -5,9 +5,9 @@
 //! grant of `windows`, request bytes by `requests` ([`request_body`]), answers by `responses` ([`response_body`]).
 
 mod connection;
+mod connections;
 mod request_body;
 mod response_body;
-mod stalled;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use self::connections::{Connections, Stage};
 use crate::memory::{Budget, Shares};
 use crate::metrics::Metrics;
 use crate::security::Authenticator;
@@ -87,8 +88,6 @@ pub struct Drain {
     pub announced: CancellationToken,
     /// End every stream when what is in flight has been answered.
     pub closing: CancellationToken,
-    /// Drop what is left.
-    ended: CancellationToken,
 }
 
 /// A server that runs.
@@ -120,7 +119,7 @@ struct Shared {
     requests: Arc<Budget>,
     responses: Arc<Budget>,
     windows: connection::Windows,
-    watch: stalled::Watch,
+    open: Connections,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
 }
@@ -140,7 +139,7 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
         requests: Budget::new(shares.requests),
         responses: Budget::new(shares.responses),
         windows: connection::Windows::new(shares.windows),
-        watch: stalled::Watch::default(),
+        open: Connections::new(),
         metrics: Arc::clone(&broker.metrics),
         connections: TaskTracker::new(),
     });
@@ -214,8 +213,8 @@ async fn keep_house(shared: Arc<Shared>, broker: Arc<Broker>, reporter: HealthRe
 /// Gives memory back to those who read, where others do not.
 async fn end_stalled(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(stalled::INTERVAL).await;
-        let ended = shared.watch.sweep(&shared.responses);
+        tokio::time::sleep(connections::SWEEP_INTERVAL).await;
+        let ended = shared.open.sweep(&shared.responses);
         if ended > 0 {
             tracing::warn!(ended, "ended connections that held answers unread while memory was short");
         }
@@ -225,6 +224,7 @@ async fn end_stalled(shared: Arc<Shared>) {
 /// Half of the time for clients to leave, half for streams to end.
 async fn drain(shared: &Shared) {
     shared.connections.close();
+    shared.open.tell(Stage::Draining);
     let half = shared.options.drain_timeout / 2;
     for stage in [&shared.drain.announced, &shared.drain.closing] {
         stage.cancel();
@@ -233,6 +233,6 @@ async fn drain(shared: &Shared) {
         }
     }
     tracing::warn!(connections = shared.connections.len(), "closing connections that did not end");
-    shared.drain.ended.cancel();
+    shared.open.tell(Stage::Ended);
     shared.connections.wait().await;
 }

@@ -14,10 +14,11 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::Service;
 
+use super::connections::Stage;
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
 use super::{Drain, Shared};
@@ -147,10 +148,10 @@ async fn serve_stream(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>)
         drain: shared.drain.clone(),
     };
     let window = shared.windows.grant();
-    let watched = shared.watch.add(&connection.responses);
+    let mut known = shared.open.add(&connection.responses);
     let entry = Entry { shared: Arc::clone(shared), connection };
     let http = pin!(http2(window.bytes).serve_connection(TokioIo::new(stream), entry));
-    drive(http, &watched.evicted, &shared.drain).await
+    drive(http, &mut known.stage).await
 }
 
 /// Waits for the preface without taking it.
@@ -184,19 +185,19 @@ fn http2(window: usize) -> http2::Builder<TokioExecutor> {
 /// Runs a connection until it ends, or is ended.
 async fn drive(
     mut http: Pin<&mut http2::Connection<TokioIo<TcpStream>, Entry, TokioExecutor>>,
-    evicted: &CancellationToken,
-    drain: &Drain,
+    stage: &mut watch::Receiver<Stage>,
 ) -> Result<(), End> {
-    let mut told = false;
     loop {
         tokio::select! {
+            biased;
             ended = http.as_mut() => return Ok(ended?),
-            () = drain.announced.cancelled(), if !told => {
-                told = true;
-                http.as_mut().graceful_shutdown();
-            }
-            () = drain.ended.cancelled() => return Err(End::Stopped),
-            () = evicted.cancelled() => return Err(End::Stalled),
+            changed = stage.changed() => match *stage.borrow_and_update() {
+                _ if changed.is_err() => return Err(End::Stopped),
+                Stage::Open => {}
+                Stage::Draining => http.as_mut().graceful_shutdown(),
+                Stage::Stalled => return Err(End::Stalled),
+                Stage::Ended => return Err(End::Stopped),
+            },
         }
     }
 }

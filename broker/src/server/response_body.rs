@@ -49,14 +49,12 @@ impl ResponseBody {
         let mut charges = self.outbox.take();
         let missing = bytes.len().saturating_sub(charges.iter().map(Charge::bytes).sum());
         if missing > UNCHARGED_BYTES {
-            match self.account.try_charge(missing) {
-                Some(charge) => charges.push(charge),
-                None => {
-                    let account = Arc::clone(&self.account);
-                    let admission = Box::pin(async move { account.charge(missing).await });
-                    return Err((Charged { bytes, charges }, admission));
-                }
-            }
+            let Some(charge) = self.account.try_charge(missing) else {
+                let account = Arc::clone(&self.account);
+                let admission = Box::pin(async move { account.charge(missing).await });
+                return Err((Charged { bytes, charges }, admission));
+            };
+            charges.push(charge);
         }
         Ok(if charges.is_empty() { bytes } else { Bytes::from_owner(Charged { bytes, charges }) })
     }

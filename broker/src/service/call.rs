@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use taffrail_proto::v1::{LogError, Reason};
 use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::status::{Refused, invalid, status};
@@ -29,7 +30,7 @@ pub(super) struct Call {
 impl Call {
     /// Of a request that came through [`server`](crate::server).
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        Self::of_extensions(request.extensions(), request.metadata().get("grpc-timeout").map(|v| v.as_bytes()))
+        Self::of_extensions(request.extensions(), request.metadata().get("grpc-timeout").map(MetadataValue::as_bytes))
             .ok_or_else(|| Status::internal("the request did not come through a listener"))
     }
 
@@ -84,9 +85,9 @@ fn parse_timeout(header: &[u8]) -> Option<Duration> {
 }
 
 /// A client's name for itself.
-pub(super) fn check_client_id(id: &str) -> Result<(), LogError> {
+pub(super) fn check_client_id(id: &str) -> Result<(), Refused> {
     if id.len() > MAX_CLIENT_ID_BYTES {
-        return Err(invalid("open.client_id", format_args!("has {} bytes, more than 255", id.len())));
+        return Err(invalid("open.client_id", format_args!("has {} bytes, more than 255", id.len())).into());
     }
     Ok(())
 }
@@ -118,7 +119,7 @@ mod tests {
     fn timeouts_are_read_as_grpc_writes_them() {
         assert_eq!(parse_timeout(b"5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse_timeout(b"250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_hours(99_999_999)));
         for wrong in [&b""[..], b"S", b"5", b"5s", b"123456789S", b"-1S", b"1 S"] {
             assert_eq!(parse_timeout(wrong), None, "{wrong:?}");
         }

@@ -242,7 +242,7 @@ impl Slot {
                     self.bytes = records.iter().map(size).sum();
                     data.records = records;
                 }
-                Err(error) => return self.fail(error),
+                Err(refused) => return self.fail(*refused.0),
             }
         }
         settle(call, &mut charge, self.bytes);

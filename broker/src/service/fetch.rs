@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use taffrail_proto::record::walk::max_unpacked_bytes;
-use taffrail_proto::record::{BatchError, BatchHeader, records};
+use taffrail_proto::record::{BatchError, BatchHeader, InvalidRecord, RecordFault, records};
 use taffrail_proto::v1::{FetchPartition, IsolationLevel, LogError, PartitionData, Reason, StoredRecord};
 use tokio::sync::Semaphore;
 
@@ -24,6 +24,8 @@ const LEAST_READ_BYTES: usize = 64 << 10;
 const UNPACKED_AT_ONCE: usize = 4;
 /// Compressed batches up to this size are unpacked where they are needed.
 const UNPACKED_ON_THE_SPOT: usize = 16 << 10;
+/// Unpacked memory beyond the records that are answered which these may keep from being freed.
+const PINNED_BYTES: usize = 256 << 10;
 /// What a plain record takes beside its key, value and headers.
 const RECORD_OVERHEAD: usize = 32;
 
@@ -120,7 +122,7 @@ impl Reader {
         batches: Vec<Bytes>,
         before: i64,
         max_bytes: usize,
-    ) -> Result<Vec<StoredRecord>, LogError> {
+    ) -> Result<Vec<StoredRecord>, Refused> {
         let unpacking = Plain {
             partition: self.index,
             from: self.offset,
@@ -130,10 +132,10 @@ impl Reader {
         };
         let packed: usize = batches.iter().filter(|batch| is_compressed(batch)).map(Bytes::len).sum();
         if packed <= UNPACKED_ON_THE_SPOT {
-            return unpacking.of(&batches).map_err(damaged);
+            return unpacking.of(&batches).map_err(|error| damaged(&error));
         }
         let _turn = UNPACKING.acquire().await;
-        let work = move || unpacking.of(&batches).map_err(damaged);
+        let work = move || unpacking.of(&batches).map_err(|error| damaged(&error));
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 }
@@ -143,8 +145,8 @@ fn is_compressed(batch: &[u8]) -> bool {
 }
 
 /// A stored batch that cannot be decoded was accepted once: its bytes are damaged.
-fn damaged(error: BatchError) -> LogError {
-    refusal(Reason::DataCorrupt, format_args!("a stored batch cannot be decoded: {error}"))
+fn damaged(error: &BatchError) -> Refused {
+    refusal(Reason::DataCorrupt, format_args!("a stored batch cannot be decoded: {error}")).into()
 }
 
 /// Which records of some batches are wanted.
@@ -159,31 +161,49 @@ struct Plain {
 
 impl Plain {
     fn of(self, batches: &[Bytes]) -> Result<Vec<StoredRecord>, BatchError> {
-        let (mut out, mut bytes) = (Vec::new(), 0);
-        for batch in batches {
+        let (mut out, mut bytes, mut pinned) = (Vec::new(), 0, 0);
+        'batches: for batch in batches {
             let limit = max_unpacked_bytes(self.max_batch_bytes.max(batch.len()));
             let mut records = with_scratch(|scratch| records(batch, limit, scratch))?;
             let header = *records.header();
             if header.is_control() {
                 continue;
             }
+            pinned += if is_compressed(batch) { records.remaining_bytes() } else { 0 };
             for record in records.by_ref() {
                 let record = record?;
                 if record.offset < self.from {
                     continue;
                 }
-                let invalid = |fault| taffrail_proto::record::InvalidRecord { index: 0, fault };
-                let stored = record.to_stored(self.partition, &header);
-                let stored = stored.map_err(|fault| BatchError::InvalidRecords(vec![invalid(fault)]))?;
+                let stored = record.to_stored(self.partition, &header).map_err(invalid_header)?;
                 bytes += size(&stored);
                 if record.offset >= self.before || (bytes > self.max_bytes && !out.is_empty()) {
-                    return Ok(out);
+                    break 'batches;
                 }
                 out.push(stored);
             }
         }
+        if pinned > PINNED_BYTES + bytes {
+            out.iter_mut().for_each(unpin);
+        }
         Ok(out)
     }
+}
+
+fn invalid_header(fault: RecordFault) -> BatchError {
+    BatchError::InvalidRecords(vec![InvalidRecord { index: 0, fault }])
+}
+
+/// Gives a record memory of its own, so that it does not keep what its whole batch was unpacked to.
+fn unpin(record: &mut StoredRecord) {
+    let own = |bytes: &mut Option<Bytes>| {
+        if let Some(bytes) = bytes {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+    };
+    own(&mut record.key);
+    own(&mut record.value);
+    record.headers.iter_mut().for_each(|header| own(&mut header.value));
 }
 
 /// About what a plain record takes in an answer.

@@ -97,13 +97,15 @@ impl Stream<'_> {
             self.read_ahead();
             let waiter = Arc::clone(&self.waiter);
             let due = OptionFuture::from(self.subscriptions.next_due().map(tokio::time::sleep_until));
+            // In this order, so that what is shared by all streams is looked at only when this one has nothing to do.
             tokio::select! {
+                biased;
                 () = self.answers.closed() => return Ok(()),
-                Some(read) = self.reads.next(), if !self.reads.is_empty() => self.deliver(read).await,
                 frame = inbound.message() => match frame? {
                     Some(frame) => self.take(frame).await?,
                     None => return Ok(()),
                 },
+                Some(read) = self.reads.next(), if !self.reads.is_empty() => self.deliver(read).await,
                 tokens = waiter.ready() => tokens.into_iter().for_each(|token| self.subscriptions.wake(token)),
                 Some(()) = due => self.subscriptions.wake_due(tokio::time::Instant::now()),
                 () = drain.announced.cancelled(), if !told => {
@@ -127,7 +129,7 @@ impl Stream<'_> {
         let Some(request::Frame::Open(open)) = first.and_then(|first| first.frame) else {
             return Err(self.refused(&invalid("frame", "the first frame must be `open`").into()));
         };
-        check_client_id(&open.client_id).map_err(|error| self.refused(&error.into()))?;
+        check_client_id(&open.client_id).map_err(|refused| self.refused(&refused))?;
         check_wait("open.max_wait_ms", open.max_wait_ms).map_err(|refused| self.refused(&refused))?;
         self.isolation = isolation(open.isolation).map_err(|refused| self.refused(&refused))?;
         self.min_bytes = (open.min_bytes as usize).min(CHUNK_BYTES);

@@ -135,7 +135,7 @@ impl Stream {
         let Some(request::Frame::Open(open)) = first.and_then(|first| first.frame) else {
             return Err(self.refused(&invalid("frame", "the first frame must be `open`").into()));
         };
-        check_client_id(&open.client_id).map_err(|error| self.refused(&error.into()))?;
+        check_client_id(&open.client_id).map_err(|refused| self.refused(&refused))?;
         self.acks = acks(open.acks, Acks::All).map_err(|refused| self.refused(&refused))?;
         let most = MAX_IN_FLIGHT_BYTES.min(self.call.connection.requests.budget() / 4);
         self.send(response::Frame::Opened(v1::ProduceOpened { max_in_flight_bytes: most as u64 })).await;

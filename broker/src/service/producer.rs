@@ -162,20 +162,20 @@ pub(super) fn appended(appended: Appended) -> v1::Appended {
 
 /// The call succeeds if every partition's part did. Otherwise it fails with the first error, and with all results where they
 /// differ.
-fn answer(results: Vec<ProduceResult>) -> Result<ProduceResponse, (LogError, Option<ProduceResponse>)> {
+fn answer(results: Vec<ProduceResult>) -> Result<ProduceResponse, Box<(LogError, Option<ProduceResponse>)>> {
     let error = results.iter().find_map(|result| match &result.outcome {
         Some(produce_result::Outcome::Error(error)) => Some(error.clone()),
         _ => None,
     });
     match error {
         None => Ok(ProduceResponse { results }),
-        Some(error) if results.len() == 1 => Err((error, None)),
+        Some(error) if results.len() == 1 => Err(Box::new((error, None))),
         Some(error) => {
             let message = format!("not all partitions took their records, the details tell which: {}", error.message);
             let applied =
                 results.iter().any(|result| matches!(result.outcome, Some(produce_result::Outcome::Appended(_))));
             let outcome = if applied { Outcome::Unknown.into() } else { error.outcome };
-            Err((LogError { message, outcome, ..error }, Some(ProduceResponse { results })))
+            Err(Box::new((LogError { message, outcome, ..error }, Some(ProduceResponse { results }))))
         }
     }
 }
@@ -188,7 +188,8 @@ impl v1::producer_server::Producer for Service {
         let call = Call::of(&request)?;
         let results = self.produce_records(&call, request.into_inner()).await;
         let results = results.map_err(|refused| refuse(metrics, &refused.0))?;
-        answer(results).map(Response::new).map_err(|(error, results)| {
+        answer(results).map(Response::new).map_err(|failed| {
+            let (error, results) = *failed;
             call::count(metrics, &error);
             let results =
                 results.map(|results| results.encode_to_vec()).filter(|bytes| bytes.len() <= MAX_DETAIL_BYTES);

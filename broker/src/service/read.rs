@@ -195,9 +195,9 @@ impl Reading<'_> {
             Some(last) => (reader.offset, reader.last_epoch) = (last.offset + 1, Some(last.leader_epoch)),
             None => reader.offset = next.min(before.max(reader.offset)),
         }
-        if reader.offset < before {
-            self.ready.push_back(index);
-        } else if self.follow && !reader.partition.arm(end, self.isolation, &self.waiter, index as u64) {
+        let has_more = reader.offset < before
+            || (self.follow && !reader.partition.arm(end, self.isolation, &self.waiter, index as u64));
+        if has_more {
             self.ready.push_back(index);
         }
         if !records.is_empty() {

@@ -3,6 +3,8 @@
 //! Inside streams a [`LogError`] travels as it is. A status carries it packed as `Any` beside `google.rpc.ErrorInfo` (same
 //! reason, domain `taffrail.dev`) and, where waiting helps, `google.rpc.RetryInfo`. Every match here is exhaustive.
 
+use std::fmt::Display;
+
 use prost::Message;
 use taffrail_proto::record::BatchError;
 use taffrail_proto::v1::{LogError, Outcome, Reason, RecordError};
@@ -31,8 +33,7 @@ struct Rule {
 
 fn rule(reason: Reason) -> Rule {
     let (code, retriable, retry_after_ms) = match reason {
-        Reason::NotLeader => (Code::FailedPrecondition, true, 0),
-        Reason::FencedLeaderEpoch => (Code::FailedPrecondition, true, 0),
+        Reason::NotLeader | Reason::FencedLeaderEpoch => (Code::FailedPrecondition, true, 0),
         Reason::UnknownLeaderEpoch => (Code::Unavailable, true, 50),
         Reason::RequestTimeout => (Code::DeadlineExceeded, true, 0),
         Reason::UnknownProducer | Reason::ProducerFenced => (Code::FailedPrecondition, false, 0),
@@ -56,7 +57,7 @@ fn rule(reason: Reason) -> Rule {
 }
 
 /// An error of this reason; the request had no effect.
-pub fn refusal(reason: Reason, message: impl ToString) -> LogError {
+pub fn refusal(reason: Reason, message: impl Display) -> LogError {
     let rule = rule(reason);
     LogError {
         reason: reason.into(),
@@ -69,12 +70,12 @@ pub fn refusal(reason: Reason, message: impl ToString) -> LogError {
 }
 
 /// As [`refusal`], but the request may have taken effect, or may yet.
-pub fn unknown_outcome(reason: Reason, message: impl ToString) -> LogError {
+pub fn unknown_outcome(reason: Reason, message: impl Display) -> LogError {
     LogError { outcome: Outcome::Unknown.into(), ..refusal(reason, message) }
 }
 
 /// A field of the request is missing, malformed or out of bounds.
-pub fn invalid(field: &str, fault: impl std::fmt::Display) -> LogError {
+pub fn invalid(field: &str, fault: impl Display) -> LogError {
     refusal(Reason::InvalidRequest, format_args!("{field}: {fault}"))
 }
 

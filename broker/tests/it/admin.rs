@@ -103,7 +103,7 @@ async fn admin_refuses_what_it_cannot_do() {
         (config("max.message.bytes", &"9".repeat(5_000)), Reason::InvalidRequest),
     ];
     for (request, expected) in refused {
-        let shown = format!("{:.60?}", request);
+        let shown = format!("{request:.60?}");
         assert_eq!(reason(broker.admin().create_topic(request).await), expected, "{shown}");
     }
     let fewer = v1::AlterTopicRequest { name: "t".to_owned(), partitions: 3, ..Default::default() };

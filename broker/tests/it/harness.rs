@@ -58,6 +58,7 @@ impl TestBroker {
             metrics: Metrics::new(Instant::now()),
             data_dir: "memory".to_owned(),
             format_version: 1,
+            default_partitions: 1,
         });
         let shutdown = CancellationToken::new();
         let server = server::serve(options, broker.clone(), shutdown.clone()).await.unwrap();

@@ -9,8 +9,8 @@ fn request(topic: &str) -> v1::ReadRequest {
     v1::ReadRequest { topic: topic.to_owned(), ..v1::ReadRequest::default() }
 }
 
-fn from(start: position::Start) -> Option<v1::Position> {
-    Some(v1::Position { start: Some(start) })
+fn from(start: position::Start) -> v1::Position {
+    v1::Position { start: Some(start) }
 }
 
 async fn open(broker: &TestBroker, request: v1::ReadRequest) -> Streaming<v1::ReadResponse> {
@@ -57,11 +57,11 @@ async fn begins_where_it_is_told_to() {
     let values = async |request| -> Vec<String> { all(&broker, request).await.into_iter().map(|r| r.2).collect() };
     let one = |from| v1::ReadRequest { partitions: vec![0], from, ..request("t") };
     assert_eq!(values(one(None)).await, ["a", "b", "c"]);
-    assert_eq!(values(one(from(position::Start::Earliest(v1::Earliest {})))).await, ["a", "b", "c"]);
-    assert_eq!(values(one(from(position::Start::Offset(1)))).await, ["b", "c"]);
-    assert_eq!(values(one(from(position::Start::TimestampMs(2_500)))).await, ["c"]);
-    assert_eq!(values(one(from(position::Start::TimestampMs(9_000)))).await, Vec::<String>::new());
-    assert_eq!(values(one(from(position::Start::Latest(v1::Latest {})))).await, Vec::<String>::new());
+    assert_eq!(values(one(Some(from(position::Start::Earliest(v1::Earliest {}))))).await, ["a", "b", "c"]);
+    assert_eq!(values(one(Some(from(position::Start::Offset(1))))).await, ["b", "c"]);
+    assert_eq!(values(one(Some(from(position::Start::TimestampMs(2_500))))).await, ["c"]);
+    assert_eq!(values(one(Some(from(position::Start::TimestampMs(9_000))))).await, Vec::<String>::new());
+    assert_eq!(values(one(Some(from(position::Start::Latest(v1::Latest {}))))).await, Vec::<String>::new());
     assert_eq!(values(v1::ReadRequest { limit: 2, ..one(None) }).await, ["a", "b"]);
     let resume = vec![v1::PartitionOffset { partition: 0, offset: 2, last_epoch: None }];
     assert_eq!(values(v1::ReadRequest { resume, ..request("t") }).await, ["c"]);
@@ -71,7 +71,7 @@ async fn begins_where_it_is_told_to() {
 async fn follows_what_comes_and_partitions_that_are_added() {
     let broker = TestBroker::start().await;
     broker.topic("t", 1).await;
-    let latest = from(position::Start::Latest(v1::Latest {}));
+    let latest = Some(from(position::Start::Latest(v1::Latest {})));
     broker.produce("t", 0, &["old"]).await;
     let mut stream = open(&broker, v1::ReadRequest { follow: true, from: latest, ..request("t") }).await;
     // The stream may begin after this; what is seen is whatever comes after it began.
@@ -114,7 +114,7 @@ async fn what_makes_no_sense_is_refused_by_field() {
         ),
         (v1::ReadRequest { resume: vec![resume(0), resume(0)], ..request("t") }, Reason::InvalidRequest, "resume: "),
         (
-            v1::ReadRequest { from: from(position::Start::Offset(9)), ..request("t") },
+            v1::ReadRequest { from: Some(from(position::Start::Offset(9))), ..request("t") },
             Reason::OffsetOutOfRange,
             "offset ",
         ),

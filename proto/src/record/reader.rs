@@ -71,6 +71,12 @@ impl RecordIter {
         &self.header
     }
 
+    /// Bytes of the (unpacked) records that are still to come.
+    #[must_use]
+    pub fn remaining_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
     fn decode(&mut self) -> Result<RecordView, RecordFault> {
         let mut cursor = Cursor::new(&self.rest);
         let entry = next_entry(&mut cursor, self.next_delta, &self.header)?;

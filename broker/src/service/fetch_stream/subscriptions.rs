@@ -1,6 +1,6 @@
 //! Which partitions a FetchStream reads, which of them are worth a look, and how much may still be sent. No I/O.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(super) struct Subscriptions {
     by_name: HashMap<(Arc<str>, i32), u64>,
     ready: VecDeque<u64>,
     /// Those that wait for more, by when they are due.
-    timers: BTreeMap<(Instant, u64), ()>,
+    timers: BTreeSet<(Instant, u64)>,
     last_token: u64,
 }
 
@@ -89,19 +89,21 @@ impl Subscriptions {
             && subscription.due.is_none()
         {
             subscription.due = Some(now + after);
-            self.timers.insert((now + after, token), ());
+            self.timers.insert((now + after, token));
         }
     }
 
     /// When the next partition is due, if one waits.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|((due, _), ())| *due)
+        self.timers.first().map(|(due, _)| *due)
     }
 
     /// Wakes what is due.
     pub(super) fn wake_due(&mut self, now: Instant) {
-        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, token), ()) = entry.remove_entry();
+        while let Some((due, token)) = self.timers.first().copied()
+            && due <= now
+        {
+            self.timers.remove(&(due, token));
             self.ready.push_back(token);
         }
     }
