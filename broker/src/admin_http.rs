@@ -64,7 +64,7 @@ async fn readyz(State(subjects): State<Subjects>) -> Response {
     if reasons.is_empty() {
         return "ready\n".into_response();
     }
-    let body: String = reasons.iter().map(|reason| format!("not ready: {reason}\n")).collect();
+    let body = reasons.iter().fold(String::new(), |body, reason| body + "not ready: " + &reason.to_string() + "\n");
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 

@@ -140,7 +140,15 @@ impl Process {
         self.subjects.readiness.watch_storage(Box::new(move || for_readiness.status()));
         let outcome = Box::pin(self.with_topics(&storage, authenticator)).await;
         let closed = in_background("closing storage", move || storage.close()).await?;
-        outcome.and(closed.map_err(BrokerError::from))
+        match (outcome, closed) {
+            (Ok(()), closed) => Ok(closed?),
+            (Err(first), closed) => {
+                if let Err(error) = closed {
+                    tracing::error!(%error, "storage was not closed properly");
+                }
+                Err(first)
+            }
+        }
     }
 
     fn authenticator(&self) -> Result<Authenticator, BrokerError> {
@@ -187,7 +195,7 @@ impl Process {
             topics,
             controller: controller.clone(),
             metrics: self.subjects.metrics.clone(),
-            producer_ids: producer_ids,
+            producer_ids,
             data_dir: self.config.data_dir.display().to_string(),
             format_version: FORMAT_VERSION,
             default_partitions: self.config.default_partitions,
@@ -304,7 +312,9 @@ async fn follow_manifest(mut manifest: Manifest, controller: Arc<Controller>, st
             },
             Some(Err(faults)) => {
                 tracing::error!(faults = faults.len(), "the changed manifest is wrong: topics stay as they are");
-                faults.iter().for_each(|fault| tracing::error!("{fault}"));
+                for fault in &faults {
+                    tracing::error!("{fault}");
+                }
             }
         }
     }
@@ -336,9 +346,9 @@ async fn in_background<T: Send + 'static>(
     let mut task = tokio::task::spawn_blocking(work);
     let begun = Instant::now();
     loop {
-        match tokio::time::timeout(STILL, &mut task).await {
-            Ok(done) => return done,
-            Err(_) => tracing::info!(step, seconds = begun.elapsed().as_secs(), "still at it"),
+        if let Ok(done) = tokio::time::timeout(STILL, &mut task).await {
+            return done;
         }
+        tracing::info!(step, seconds = begun.elapsed().as_secs(), "still at it");
     }
 }

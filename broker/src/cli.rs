@@ -129,7 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match matches.subcommand() {
         Some(("standalone", matches)) => effective(matches).map_or_else(|exit| exit, |e| standalone::run(&e)),
         Some(("config", matches)) => effective(matches).map_or_else(|exit| exit, |e| print(&e.to_yaml())),
-        _ => Tool::from_arg_matches(&matches).map_or_else(|error| error.exit(), |tool| tool.run()),
+        _ => Tool::from_arg_matches(&matches).map_or_else(|error| error.exit(), Tool::run),
     };
     exit.into()
 }

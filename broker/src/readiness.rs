@@ -71,8 +71,8 @@ impl Readiness {
 
     /// Goes to a phase and says so in the log.
     pub fn set(&self, phase: Phase) {
-        self.phase.send_replace(phase.clone());
-        match &phase {
+        self.phase.send_replace(phase);
+        match &*self.phase.borrow() {
             Phase::Starting(step) => tracing::info!(step, "starting"),
             Phase::Damaged(what) => tracing::error!(what, "data is damaged: not ready"),
             Phase::Serving => tracing::info!("ready"),

@@ -25,8 +25,8 @@ impl LogLevel {
     pub fn set(&self, level: Level) {
         // The only error is a subscriber that is gone, and with it the log.
         let _ = self.filter.reload(level.filter());
-        *self.level.lock() = level.clone();
         tracing::info!(%level, "log level changed");
+        *self.level.lock() = level;
     }
 }
 

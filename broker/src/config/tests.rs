@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use clap::{Args as _, Command};
@@ -27,7 +28,7 @@ impl Case<'_> {
         let lookup = |name: &str| environment.get(name).map(|v| (*v).to_owned());
         let shown = |fault: &Fault| {
             let text = fault.to_string();
-            path.as_ref().map_or(text.clone(), |p| text.replace(&p.display().to_string(), "FILE"))
+            path.as_ref().map_or_else(|| text.clone(), |p| text.replace(&p.display().to_string(), "FILE"))
         };
         resolve(&matches, lookup, path.as_deref()).map_err(|faults| faults.iter().map(shown).collect())
     }
@@ -56,7 +57,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
         (NOTHING, ("1GiB", "default")),
         (Case { file, ..NOTHING }, ("300MiB", "file")),
         (Case { file, environment, flags: &[] }, ("400MiB", "environment")),
-        (Case { file, environment, flags }, ("500MiB", "flag")),
+        (Case { flags, environment, file }, ("500MiB", "flag")),
         (Case { file, environment: &[("TAFFRAIL_MEMORY_LIMIT", "")], flags: &[] }, ("300MiB", "file")),
     ] {
         let (value, source) = case.setting("memory-limit");
@@ -189,7 +190,7 @@ fn reference() -> String {
         let variable = format!("TAFFRAIL_{}", flag.to_uppercase().replace('-', "_"));
         let default =
             arg.get_default_values().first().map(|v| format!("`{}`", v.to_string_lossy())).unwrap_or_default();
-        out += &format!("| `--{flag}` | `{variable}` | {default} | {}. |\n", arg.get_help().unwrap());
+        writeln!(out, "| `--{flag}` | `{variable}` | {default} | {}. |", arg.get_help().unwrap()).unwrap();
     }
     out
 }

@@ -125,8 +125,9 @@ impl FromStr for Level {
         let text = text.trim();
         // The parser takes any word without a level for the name of a module, so a misspelt level would go unnoticed.
         let known = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
-        let part =
-            |part: &str| part.split_once('=').map_or(known(part), |(target, level)| !target.is_empty() && known(level));
+        let part = |part: &str| {
+            part.split_once('=').map_or_else(|| known(part), |(target, level)| !target.is_empty() && known(level))
+        };
         if !text.split(',').all(|p| part(p.trim())) || EnvFilter::builder().parse(text).is_err() {
             return Err(FORM.to_owned());
         }

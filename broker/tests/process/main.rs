@@ -122,26 +122,26 @@ fn the_manifest_is_followed_and_what_is_wrong_in_it_changes_nothing() {
 /// Appends records one by one, so that each is a record of the write-ahead log.
 fn produce(broker: &mut Broker, records: usize) {
     let endpoint = format!("http://{}", broker.listener());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let mut client = ProducerClient::connect(endpoint).await.unwrap();
+        let mut client = ProducerClient::connect(endpoint).await.expect("it listens");
         for _ in 0..records {
             let record = Record { value: Some(vec![7; 500].into()), ..Record::default() };
             let (topic, records) = ("orders".to_owned(), vec![record]);
-            client.produce(ProduceRequest { topic, records, ..ProduceRequest::default() }).await.unwrap();
+            client.produce(ProduceRequest { topic, records, ..ProduceRequest::default() }).await.expect("it appends");
         }
     });
 }
 
 /// Flips a bit in the middle of what the write-ahead log holds; answers the file.
 fn damage_log(data: &Path) -> PathBuf {
-    let files = fs::read_dir(data.join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(data.join("data")).expect("a data directory").filter_map(|entry| Some(entry.ok()?.path()));
     let logs = files.filter(|path| path.extension().is_some_and(|e| e == "log"));
-    let file = logs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
-    let mut bytes = fs::read(&file).unwrap();
-    let written = bytes.iter().rposition(|&byte| byte == 7).unwrap();
+    let file = logs.max_by_key(|path| fs::metadata(path).map_or(0, |found| found.len())).expect("a log");
+    let mut bytes = fs::read(&file).expect("it can be read");
+    let written = bytes.iter().rposition(|&byte| byte == 7).expect("records");
     bytes[written / 2] ^= 1;
-    fs::write(&file, bytes).unwrap();
+    fs::write(&file, bytes).expect("it can be written");
     file
 }
 

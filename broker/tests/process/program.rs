@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Far beyond what anything takes, also on a machine that compiles beside it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taffrail-broker"));
@@ -24,13 +24,13 @@ fn program() -> Command {
 }
 
 /// What a command that ends by itself said.
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let output = program().args(arguments).envs(environment.iter().copied()).output().expect("the program runs");
     Output {
         code: output.status.code().unwrap_or(-1),
@@ -40,7 +40,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 }
 
 /// A broker on free ports; killed when dropped.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn start(data: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
         let free = ["--listen", "grpc://127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let mut child = program()
             .args(["standalone", "--data-dir", data.to_str().expect("UTF-8")])
@@ -65,7 +65,7 @@ impl Broker {
     }
 
     /// The next line of the log whose message is `message`.
-    pub fn wait_for(&mut self, message: &str) -> Value {
+    pub(crate) fn wait_for(&mut self, message: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             while self.read < self.seen.len() {
@@ -85,7 +85,7 @@ impl Broker {
     }
 
     /// All of the log so far.
-    pub fn log(&mut self) -> String {
+    pub(crate) fn log(&mut self) -> String {
         // What was written before the last answer may be on its way still.
         while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
             self.seen.push(line);
@@ -107,7 +107,7 @@ impl Broker {
     }
 
     /// Where clients are served.
-    pub fn listener(&mut self) -> SocketAddr {
+    pub(crate) fn listener(&mut self) -> SocketAddr {
         self.address("listening")
     }
 
@@ -125,32 +125,32 @@ impl Broker {
     }
 
     /// Status and body.
-    pub fn get(&mut self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
         self.ask("GET", path, "")
     }
 
     /// Status and body.
-    pub fn put(&mut self, path: &str, body: &str) -> (u16, String) {
+    pub(crate) fn put(&mut self, path: &str, body: &str) -> (u16, String) {
         self.ask("PUT", path, body)
     }
 
     /// The value of a metric without labels.
-    pub fn metric(&mut self, name: &str) -> Option<f64> {
+    pub(crate) fn metric(&mut self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").1;
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a pid is not 0");
         kill_process(pid, signal).expect("it is a child and not waited for");
     }
 
     /// Waits for its end; −1 if a signal ended it.
-    pub fn exit_code(&mut self) -> i32 {
+    pub(crate) fn exit_code(&mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is a child") {
