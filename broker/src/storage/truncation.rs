@@ -18,12 +18,12 @@ use super::{LogId, ReadError, StorageError, read};
 /// The state after a truncation to `to`, which lies below the log's end; `None` if a batch begins before `to` and ends
 /// behind it. Nothing of the log is staged.
 pub(super) fn snapshot(shared: &Shared, cell: &LogCell, to: i64) -> Result<Option<Snapshot>, StorageError> {
-    let (producers, entries, open) = {
+    let (producers, entries, open, append_time) = {
         let inner = cell.lock();
         let state = &inner.state;
-        (state.producers(), state.index().entries().to_vec(), state.open().batches.clone())
+        (state.producers(), state.index().entries().to_vec(), state.open().batches.clone(), state.append_time())
     };
-    let source = Source { shared, log: cell.id };
+    let source = Source { shared, log: cell.id, append_time };
     if !source.is_boundary(&entries, &open, to)? {
         return Ok(None);
     }
@@ -34,6 +34,8 @@ pub(super) fn snapshot(shared: &Shared, cell: &LogCell, to: i64) -> Result<Optio
 struct Source<'a> {
     shared: &'a Shared,
     log: LogId,
+    /// Newest append time of the log. Those of single batches are not kept: it stands for those of the open epoch.
+    append_time: i64,
 }
 
 impl Source<'_> {
@@ -52,8 +54,7 @@ impl Source<'_> {
             self.add(&mut producers, entry, &self.piece(entry)?, to)?;
         }
         let epoch = self.shared.open_epoch.load(std::sync::atomic::Ordering::Acquire);
-        let time = producers_time(entries);
-        self.replay(&mut producers, epoch, open, to, time)?;
+        self.replay(&mut producers, epoch, open, to, self.append_time)?;
         Ok(producers)
     }
 
@@ -113,9 +114,4 @@ impl Source<'_> {
             what: format!("{key:?}, which a truncation needs: {what}"),
         }
     }
-}
-
-/// Append times of single batches are not kept: the newest of the log stands for those of the open epoch.
-fn producers_time(entries: &[Entry]) -> i64 {
-    entries.iter().map(|entry| entry.max_append_time).max().unwrap_or(i64::MIN)
 }
