@@ -16,7 +16,8 @@ use super::shared::Shared;
 use super::state::LogState;
 use super::writer::{Command, QUEUE, Writer};
 use super::{
-    EngineOptions, Identity, Log, LogId, Maintenance, MetaStore, PartitionId, Status, Storage, StorageError, recovery,
+    EngineOptions, Identity, Log, LogId, Maintenance, MetaStore, PartitionId, Status, Storage, StorageError,
+    maintenance, recovery,
 };
 use crate::crash::{CrashPoint, hit};
 
@@ -118,8 +119,7 @@ impl Storage for Engine {
     }
 
     fn maintain(&self, _log_time: i64) -> Result<Maintenance, StorageError> {
-        let _one_at_a_time = self.shared.maintenance.lock();
-        Ok(Maintenance::default())
+        maintenance::round(&self.shared)
     }
 
     fn close(&self) -> Result<(), StorageError> {

@@ -144,9 +144,9 @@ impl SpanIndex {
         }
     }
 
-    /// An epoch was dropped.
-    pub(crate) fn forget(&mut self, container: u32) {
-        self.entries.retain(|entry| entry.container != container);
+    /// Epochs are being dropped.
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
+        self.entries.retain(|entry| !is_gone(entry.container));
     }
 
     /// Gives back memory after a start.

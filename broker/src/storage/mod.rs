@@ -45,6 +45,7 @@ mod read;
 mod recent;
 mod recovery;
 mod replay;
+mod rewrite;
 pub(crate) mod shared;
 mod state;
 mod timestamps;

@@ -27,7 +27,7 @@ use super::replay::Unsealed;
 use super::shared::{Logs, Opened, Shared};
 use super::wal::sync_mark;
 use super::writer::RESERVED;
-use super::{EngineOptions, StorageError, options, wal};
+use super::{EngineOptions, LogId, PartitionId, StorageError, options, wal};
 use fold::Fold;
 pub(super) use identity::mark_clean;
 
@@ -47,16 +47,17 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, Storage
     let identity = identity::start(&meta, &before, intact, &boot_id)?;
     let options = options.fit(Volume::of(dir)?.total);
     let data = open_data(&data_dir, &options)?;
-    let mut recovery = Recovery { meta: &meta, data: &data, epochs: Epochs::default(), newest: 0 };
+    let known = meta.logs()?;
+    let mut recovery = Recovery { meta: &meta, data: &data, known: &known, epochs: Epochs::default(), newest: 0 };
     let unsealed = recovery.find_epochs()?;
     let mut fold = recovery.fold()?;
-    for epoch in unsealed {
+    if let Some(epoch) = unsealed {
         recovery.seal(epoch, &mut fold)?;
     }
     let open_epoch = recovery.reserve()?;
     let epochs = recovery.epochs;
     let mut logs = Logs::default();
-    for (id, partition) in meta.logs()? {
+    for (id, partition) in known {
         logs.insert(Arc::new(LogCell::new(id, partition, fold.take(id))));
     }
     Ok(Opened { dir: dir.to_owned(), options, identity, meta, data, logs, epochs, open_epoch })
@@ -86,15 +87,17 @@ fn damaged(dir: &Path, what: &str, cause: &dyn std::fmt::Display) -> StorageErro
 struct Recovery<'a> {
     meta: &'a MetaDb,
     data: &'a DB,
+    /// The logs that exist.
+    known: &'a [(LogId, PartitionId)],
     epochs: Epochs,
     /// Highest number of an epoch that the writer filled.
     newest: u32,
 }
 
 impl Recovery<'_> {
-    /// Finds all epochs; gives those that are not sealed.
-    fn find_epochs(&mut self) -> Result<Vec<u32>, StorageError> {
-        let mut unsealed = vec![];
+    /// Finds all epochs; gives the one that was open at a crash.
+    fn find_epochs(&mut self) -> Result<Option<u32>, StorageError> {
+        let (mut unsealed, mut last_filled) = (vec![], 0);
         let mut next = Some(0);
         while let Some(from) = next {
             let mut keys = self.data.raw_iterator_opt(options::read_once());
@@ -115,11 +118,21 @@ impl Recovery<'_> {
             }
             if epoch < FIRST_REWRITTEN {
                 self.newest = self.newest.max(epoch);
+                last_filled = epoch;
             }
             next = epoch.checked_add(1);
         }
-        unsealed.retain(|&epoch| !self.epochs.is_dead(epoch));
-        Ok(unsealed)
+        let mut open = None;
+        for epoch in unsealed {
+            if epoch == last_filled && !self.epochs.is_dead(epoch) {
+                open = Some(epoch);
+            } else {
+                // What a drop has left that was cut in the middle.
+                self.epochs.add(epoch, EpochInfo::default());
+                self.epochs.kill(epoch);
+            }
+        }
+        Ok(open)
     }
 
     fn fold(&mut self) -> Result<Fold, StorageError> {
@@ -136,7 +149,8 @@ impl Recovery<'_> {
         let mut batch = WriteBatch::default();
         batch.put_log_data(sync_mark(0));
         let mut seal = Seal::default();
-        for log in unsealed.logs() {
+        let exists = |log: &LogId| self.known.binary_search_by_key(log, |(id, _)| *id).is_ok();
+        for log in unsealed.logs().into_iter().filter(exists) {
             let state = fold.state_mut(log);
             if !unsealed.replay(log, state) {
                 let what = format!("batches of log {} do not follow each other", log.0);

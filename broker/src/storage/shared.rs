@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::epochs::Epochs;
 use super::lock::DirLock;
 use super::log::LogCell;
+use super::maintenance::Keeper;
 use super::meta::MetaDb;
 use super::read::{FooterCache, Readers};
 use super::writer::{Command, Operation};
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     /// The epoch that the writer fills.
     pub(crate) open_epoch: AtomicU32,
     /// One round of maintenance at a time.
-    pub(crate) maintenance: Mutex<()>,
+    pub(crate) maintenance: Mutex<Keeper>,
     pub(crate) disk_full: AtomicBool,
     /// Highest sequence known to be on the device.
     pub(crate) synced: AtomicU64,
@@ -82,7 +83,7 @@ impl Shared {
             epochs: Mutex::new(opened.epochs),
             footers: FooterCache::default(),
             open_epoch: AtomicU32::new(opened.open_epoch),
-            maintenance: Mutex::new(()),
+            maintenance: Mutex::default(),
             disk_full: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             failed: OnceLock::new(),
@@ -178,6 +179,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Syncs all that is published.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        let written = self.data.latest_sequence_number();
+        self.data.flush_wal(true).map_err(|cause| self.fail("sync the write-ahead log", &cause))?;
+        self.synced.fetch_max(written, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Seals the open epoch if it holds anything and starts to flush it.
     pub(crate) fn seal(&self) -> Result<(), StorageError> {
         self.call(|reply| Command::Seal { reply })
@@ -188,5 +197,5 @@ impl Shared {
 pub(crate) type Reply = oneshot::Sender<Result<(), StorageError>>;
 
 fn wait(done: oneshot::Receiver<Result<(), StorageError>>) -> Result<(), StorageError> {
-    futures::executor::block_on(done).unwrap_or(Err(StorageError::Closed))
+    done.blocking_recv().unwrap_or(Err(StorageError::Closed))
 }

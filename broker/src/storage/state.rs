@@ -84,11 +84,6 @@ impl LogState {
         self.end
     }
 
-    /// Newest append time; `i64::MIN` if it never had a batch.
-    pub(crate) fn append_time(&self) -> i64 {
-        self.append_time
-    }
-
     /// Leader epochs.
     pub(crate) fn epochs(&self) -> &Arc<LeaderEpochs> {
         &self.epochs
@@ -122,10 +117,9 @@ impl LogState {
         self.open.touched
     }
 
-    /// Origin of the newest piece that holds the whole state: pieces of earlier origins matter for their batches only. `None`
-    /// while there is none.
-    pub(crate) fn full_origin(&self) -> Option<u32> {
-        self.full_origin
+    /// The state is that of the pieces from this origin on; `u32::MAX` if the open epoch has all of it.
+    pub(crate) fn needed_from(&self) -> u32 {
+        if self.open.full { u32::MAX } else { self.full_origin.unwrap_or(0) }
     }
 
     /// Bytes that are stored of it.
@@ -190,6 +184,8 @@ impl LogState {
         self.start = self.start.max(state.start);
         self.end = state.end;
         self.append_time = self.append_time.max(state.append_time);
+        // The piece that told of a truncation may be gone.
+        self.index.truncate(state.end);
     }
 
     /// Removes all batches at and above the snapshot's end, and takes it over.
@@ -241,9 +237,8 @@ impl LogState {
 
     /// Adds a sealed piece that lies in `container`. Pieces come in the order of their origins.
     pub(crate) fn apply(&mut self, piece: &Piece, container: u32) {
-        if let Some(end) = piece.truncated_to {
-            self.index.truncate(end);
-        }
+        // What was written earlier ends where this piece begins, whether or not the piece that says so is still there.
+        self.index.truncate(piece.span.map_or(piece.end, |span| span.first));
         if piece.full {
             self.full_origin = Some(piece.origin);
             self.producers = piece.producers.clone();

@@ -18,24 +18,32 @@ use super::{LogId, ReadError, StorageError, read};
 /// The state after a truncation to `to`, which lies below the log's end; `None` if a batch begins before `to` and ends
 /// behind it. Nothing of the log is staged.
 pub(super) fn snapshot(shared: &Shared, cell: &LogCell, to: i64) -> Result<Option<Snapshot>, StorageError> {
-    let (producers, entries, open, append_time) = {
+    loop {
+        let entries = cell.lock().state.index().entries().to_vec();
+        match snapshot_by(shared, cell, &entries, to) {
+            // Maintenance has moved or dropped what the entries name.
+            Err(_) if cell.lock().state.index().entries() != entries => {}
+            done => return done,
+        }
+    }
+}
+
+fn snapshot_by(shared: &Shared, cell: &LogCell, entries: &[Entry], to: i64) -> Result<Option<Snapshot>, StorageError> {
+    let (producers, open) = {
         let inner = cell.lock();
-        let state = &inner.state;
-        (state.producers(), state.index().entries().to_vec(), state.open().batches.clone(), state.append_time())
+        (inner.state.producers(), inner.state.open().batches.clone())
     };
-    let source = Source { shared, log: cell.id, append_time };
-    if !source.is_boundary(&entries, &open, to)? {
+    let source = Source { shared, log: cell.id };
+    if !source.is_boundary(entries, &open, to)? {
         return Ok(None);
     }
-    let producers = if producers.ends_below(to) { producers } else { source.producers_at(&entries, &open, to)? };
+    let producers = if producers.ends_below(to) { producers } else { source.producers_at(entries, &open, to)? };
     Ok(Some(cell.lock().state.snapshot_truncated(to, producers)))
 }
 
 struct Source<'a> {
     shared: &'a Shared,
     log: LogId,
-    /// Newest append time of the log. Those of single batches are not kept: it stands for those of the open epoch.
-    append_time: i64,
 }
 
 impl Source<'_> {
@@ -54,7 +62,8 @@ impl Source<'_> {
             self.add(&mut producers, entry, &self.piece(entry)?, to)?;
         }
         let epoch = self.shared.open_epoch.load(std::sync::atomic::Ordering::Acquire);
-        self.replay(&mut producers, epoch, open, to, self.append_time)?;
+        let time = producers_time(entries);
+        self.replay(&mut producers, epoch, open, to, time)?;
         Ok(producers)
     }
 
@@ -114,4 +123,9 @@ impl Source<'_> {
             what: format!("{key:?}, which a truncation needs: {what}"),
         }
     }
+}
+
+/// Append times of single batches are not kept: the newest of the log stands for those of the open epoch.
+fn producers_time(entries: &[Entry]) -> i64 {
+    entries.iter().map(|entry| entry.max_append_time).max().unwrap_or(i64::MIN)
 }

@@ -179,11 +179,11 @@ fn a_log_without_earlier_pieces_has_its_whole_state_in_its_first_footer() {
     let append = Step::Append { records: 2, producer: Some(1), epoch_rises: true, after: 0 };
     live.step(&append);
     live.step(&Step::Seal);
-    assert_eq!(live.state.full_origin(), Some(1));
+    assert_eq!(live.state.needed_from(), 1);
     live.step(&append);
     live.step(&Step::Seal);
-    assert_eq!(live.state.full_origin(), Some(1));
+    assert_eq!(live.state.needed_from(), 1);
     live.step(&Step::Checkpoint);
     live.step(&Step::Seal);
-    assert_eq!(live.state.full_origin(), Some(3));
+    assert_eq!(live.state.needed_from(), 3);
 }
