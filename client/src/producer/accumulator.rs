@@ -107,13 +107,10 @@ impl Accumulator {
 
     /// Takes `bytes` of the buffer memory if they are there.
     pub(super) fn try_reserve(&self, bytes: usize) -> bool {
-        let before = self.buffered.fetch_add(bytes, Ordering::AcqRel);
-        // One record beyond the limit is let in, so that one larger than what is left does not wait for emptiness.
-        let fits = before < self.settings.buffer_memory;
-        if !fits {
-            self.release(bytes);
-        }
-        fits
+        // One record beyond the limit is let in, so that one larger than what is left does not wait for emptiness. Not added
+        // and taken back: that would wake those who wait, each other and themselves, without end.
+        let add = |before| (before < self.settings.buffer_memory).then_some(before + bytes);
+        self.buffered.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).is_ok()
     }
 
     /// Waits for that. Fails nobody: batches end by their delivery timeout at the latest.

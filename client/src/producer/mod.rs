@@ -92,8 +92,12 @@ impl Producer {
         }
         let added = inner.accumulator.add(buffer, record, memory, topic.max_message_bytes, with_receipt);
         match &added {
-            Ok(added) if added.sealed && record.key.is_none() && record.partition.is_none() => {
-                topic.move_on(rand::random());
+            Ok(added) if added.sealed => {
+                if record.key.is_none() && record.partition.is_none() {
+                    topic.move_on(rand::random());
+                }
+                // The sender was woken on this worker thread: an application that sends in a loop would keep it from running.
+                tokio::task::yield_now().await;
             }
             Ok(_) => {}
             Err(_) => inner.accumulator.release(memory),
