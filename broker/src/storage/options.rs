@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub reader_threads: usize,
     /// RocksDB's block cache: indexes and what is read twice.
     pub block_cache_bytes: usize,
+    /// Bytes of the volume that appends leave free; by the volume's size if not given.
+    pub reserve_bytes: Option<u64>,
     /// Start although the write-ahead log is damaged, and live with the loss (D6).
     pub accept_loss: bool,
     /// What is counted.
@@ -45,6 +47,7 @@ impl Default for EngineOptions {
             group_bytes: 1 << 20,
             reader_threads: 4,
             block_cache_bytes: 16 << 20,
+            reserve_bytes: None,
             accept_loss: false,
             metrics: StorageMetrics::default(),
         }
@@ -74,7 +77,7 @@ impl EngineOptions {
     /// with it; 5 % of the volume, but not absurdly much of a large one.
     pub(crate) fn reserve(&self, total: u64) -> u64 {
         let in_flight = 4 * self.epoch_bytes_max() + self.write_buffer_bytes();
-        (total / 20).min(10 << 30).max(in_flight)
+        self.reserve_bytes.unwrap_or_else(|| (total / 20).min(10 << 30).max(in_flight))
     }
 }
 

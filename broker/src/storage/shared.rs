@@ -197,5 +197,5 @@ impl Shared {
 pub(crate) type Reply = oneshot::Sender<Result<(), StorageError>>;
 
 fn wait(done: oneshot::Receiver<Result<(), StorageError>>) -> Result<(), StorageError> {
-    done.blocking_recv().unwrap_or(Err(StorageError::Closed))
+    futures::executor::block_on(done).unwrap_or(Err(StorageError::Closed))
 }

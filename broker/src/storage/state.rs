@@ -84,6 +84,11 @@ impl LogState {
         self.end
     }
 
+    /// Newest append time; `i64::MIN` if it never had a batch.
+    pub(crate) fn append_time(&self) -> i64 {
+        self.append_time
+    }
+
     /// Leader epochs.
     pub(crate) fn epochs(&self) -> &Arc<LeaderEpochs> {
         &self.epochs

@@ -29,11 +29,12 @@ pub(super) fn snapshot(shared: &Shared, cell: &LogCell, to: i64) -> Result<Optio
 }
 
 fn snapshot_by(shared: &Shared, cell: &LogCell, entries: &[Entry], to: i64) -> Result<Option<Snapshot>, StorageError> {
-    let (producers, open) = {
+    let (producers, open, append_time) = {
         let inner = cell.lock();
-        (inner.state.producers(), inner.state.open().batches.clone())
+        let state = &inner.state;
+        (state.producers(), state.open().batches.clone(), state.append_time())
     };
-    let source = Source { shared, log: cell.id };
+    let source = Source { shared, log: cell.id, append_time };
     if !source.is_boundary(entries, &open, to)? {
         return Ok(None);
     }
@@ -44,6 +45,8 @@ fn snapshot_by(shared: &Shared, cell: &LogCell, entries: &[Entry], to: i64) -> R
 struct Source<'a> {
     shared: &'a Shared,
     log: LogId,
+    /// Newest append time of the log. Those of single batches are not kept: it stands for those of the open epoch.
+    append_time: i64,
 }
 
 impl Source<'_> {
@@ -62,8 +65,7 @@ impl Source<'_> {
             self.add(&mut producers, entry, &self.piece(entry)?, to)?;
         }
         let epoch = self.shared.open_epoch.load(std::sync::atomic::Ordering::Acquire);
-        let time = producers_time(entries);
-        self.replay(&mut producers, epoch, open, to, time)?;
+        self.replay(&mut producers, epoch, open, to, self.append_time)?;
         Ok(producers)
     }
 
@@ -123,9 +125,4 @@ impl Source<'_> {
             what: format!("{key:?}, which a truncation needs: {what}"),
         }
     }
-}
-
-/// Append times of single batches are not kept: the newest of the log stands for those of the open epoch.
-fn producers_time(entries: &[Entry]) -> i64 {
-    entries.iter().map(|entry| entry.max_append_time).max().unwrap_or(i64::MIN)
 }

@@ -118,6 +118,55 @@ fn r5_a_batch_elsewhere_than_at_the_end_is_refused() {
     assert!(matches!(block_on(log.read(4, 9, 1)), Err(ReadError::OutOfRange { offset: 4, start: 0, end: 3 })));
 }
 
+#[test]
+fn appends_are_refused_below_the_reserve_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log_of = |engine: &Engine| engine.create(partition(0)).unwrap();
+    {
+        let engine = open(&dir);
+        append(&log_of(&engine), 3);
+        engine.close().unwrap();
+    }
+    let full = EngineOptions { reserve_bytes: Some(u64::MAX / 2), ..small() };
+    let engine = Engine::open(dir.path(), full).unwrap();
+    let log = log_of(&engine);
+    let batch = batch(3, 1, 0, None);
+    let header = BatchHeader::parse(&batch).unwrap();
+    let refused = block_on(log.append(Append { batch, header, append_time: 0, durability: Durability::Os })).unwrap();
+    assert!(matches!(refused, Err(StorageError::DiskFull { .. })));
+    assert!(engine.status().disk_full);
+    block_on(log.trim(2)).unwrap().unwrap();
+    block_on(log.begin_epoch(4)).unwrap().unwrap();
+    block_on(log.truncate(3)).unwrap().unwrap();
+    assert_eq!(read_all(&log).len(), 1);
+    engine.delete(log.id()).unwrap();
+}
+
+#[test]
+fn a_second_start_on_the_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _engine = open(&dir);
+    assert!(matches!(Engine::open(dir.path(), small()), Err(StorageError::InUse { .. })));
+}
+
+#[test]
+fn sealed_files_are_disjoint_and_nothing_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let engine = open(&dir);
+        let log = engine.create(partition(0)).unwrap();
+        (0..100).for_each(|_| drop(append(&log, 3)));
+        engine.close().unwrap();
+        let mut files: Vec<_> = engine.shared().data().live_files().unwrap();
+        files.sort_by(|a, b| a.start_key.cmp(&b.start_key));
+        assert!(files.len() > 3);
+        assert!(files.windows(2).all(|pair| pair[0].end_key < pair[1].start_key));
+    }
+}
+
+mod crash;
+mod damage;
+
 mod contract {
     use super::*;
     use crate::storage::contract::{Subject, contract_tests};
