@@ -5,7 +5,7 @@ use std::path::Path;
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 
 use super::keys::{META_LOG_PREFIX, META_NEXT_LOG, META_OTHERS_PREFIX, meta_log};
-use super::{LogId, MetaStore, PartitionId, StorageError, options};
+use super::{KeyValue, LogId, MetaStore, PartitionId, StorageError, options};
 use crate::crash::{CrashPoint, hit};
 
 /// Keys and values, synced.
@@ -40,7 +40,7 @@ impl MetaDb {
     }
 
     /// All keys that begin with `prefix`.
-    pub(crate) fn read_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    pub(crate) fn read_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
         let mut found = vec![];
         for item in self.db.iterator(IteratorMode::From(prefix, Direction::Forward)) {
             let (key, value) = item.map_err(|cause| StorageError::io("read metadata", &cause))?;
@@ -103,7 +103,7 @@ impl MetaStore for MetaDb {
         self.read(&prefixed(key))
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
         let found = self.read_prefix(&prefixed(prefix))?;
         let strip = |(mut key, value): (Vec<u8>, Vec<u8>)| (key.split_off(META_OTHERS_PREFIX.len()), value);
         Ok(found.into_iter().map(strip).collect())

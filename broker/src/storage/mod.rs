@@ -194,12 +194,15 @@ pub trait Storage: Send + Sync + 'static {
     fn close(&self) -> Result<(), StorageError>;
 }
 
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// Keys and values that are durable (synced) when a write returns. Nothing in it needs to be atomic with the logs.
 pub trait MetaStore: Send + Sync + 'static {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
     /// All keys that begin with `prefix`, in order, with their values.
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError>;
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError>;
     /// Sets (`Some`) and deletes (`None`) keys, all or none.
     fn write(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError>;
 }

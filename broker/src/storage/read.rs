@@ -55,7 +55,7 @@ pub(crate) fn read(
             let (answer, answered) = oneshot::channel();
             let job = Job { shared: Arc::clone(shared), cell: Arc::clone(cell), range };
             shared.readers.run(move || job.run(0, answer));
-            answered.map(|got| got.unwrap_or(Err(StorageError::Closed.into()))).boxed()
+            answered.map(|got| got.unwrap_or_else(|_| Err(StorageError::Closed.into()))).boxed()
         }
     }
 }
@@ -94,12 +94,12 @@ impl Job {
             Err(fault) => reply(answer, Err(fault)),
             Ok(None) if attempt + 1 < ATTEMPTS => self.run(attempt + 1, answer),
             Ok(None) => reply(answer, Err(self.missing())),
-            Ok(Some(located)) => self.fetch(located, attempt, answer),
+            Ok(Some(located)) => self.fetch(&located, attempt, answer),
         }
     }
 
     /// Fetches in parts; whoever ends last answers.
-    fn fetch(self, located: Vec<Located>, attempt: usize, answer: Answer) {
+    fn fetch(self, located: &[Located], attempt: usize, answer: Answer) {
         let mut parts = split(located);
         let shared = Arc::clone(&self.shared);
         let assembly = Arc::new(Assembly { job: self, attempt, state: Mutex::new(State::new(parts.len(), answer)) });
@@ -177,7 +177,7 @@ fn assemble(parts: Vec<Vec<Fetched>>) -> Option<Result<Vec<Bytes>, ReadError>> {
     Some(Ok(batches))
 }
 
-fn split(located: Vec<Located>) -> Vec<Vec<Located>> {
+fn split(located: &[Located]) -> Vec<Vec<Located>> {
     let bytes: u64 = located.iter().map(|batch| u64::from(batch.bytes)).sum();
     let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(PARTS).clamp(1, PARTS).min(located.len());
     let size = located.len().div_ceil(parts.max(1)).max(1);

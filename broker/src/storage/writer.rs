@@ -70,6 +70,12 @@ fn answer(reply: Reply, with: Result<(), StorageError>) {
     let _ = reply.send(with);
 }
 
+fn refuse(staged: Vec<Staged>, why: &StorageError) {
+    for Staged { reply, .. } in staged {
+        answer(reply, Err(why.clone()));
+    }
+}
+
 /// The thread's state.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -161,20 +167,20 @@ impl Writer {
         }
         if let Err(cause) = self.shared.data().write(batch) {
             let fault = self.shared.fail("write to the data database", &cause);
-            staged.into_iter().for_each(|op| answer(op.reply, Err(fault.clone())));
+            refuse(staged, &fault);
             return;
         }
         hit(if ledger { CrashPoint::LedgerRecord } else { CrashPoint::Append });
         if !sync {
-            staged.into_iter().for_each(|op| self.publish(op));
+            self.publish_all(staged);
             return;
         }
         let waits = |op: &Staged| op.cell.writer.waits_in.load(Relaxed) == number;
         let (wait, ready): (Vec<_>, Vec<_>) = staged.into_iter().partition(waits);
-        ready.into_iter().for_each(|op| self.publish(op));
+        self.publish_all(ready);
         match self.sync() {
-            Ok(()) => wait.into_iter().for_each(|op| self.publish(op)),
-            Err(fault) => wait.into_iter().for_each(|op| answer(op.reply, Err(fault.clone()))),
+            Ok(()) => self.publish_all(wait),
+            Err(fault) => refuse(wait, &fault),
         }
     }
 
@@ -184,6 +190,12 @@ impl Writer {
         self.shared.options.metrics.wal_syncs.inc();
         self.shared.synced.store(written, Relaxed);
         Ok(())
+    }
+
+    fn publish_all(&mut self, staged: Vec<Staged>) {
+        for operation in staged {
+            self.publish(operation);
+        }
     }
 
     /// Makes an operation visible and tells who waits for it.

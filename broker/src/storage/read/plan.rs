@@ -64,7 +64,7 @@ pub(super) fn segments(shared: &Shared, cell: &LogCell, range: Range) -> Vec<Seg
         until += 1;
     }
     if until > first {
-        let end = open.get(until).map_or(state.end(), |batch| batch.base);
+        let end = open.get(until).map_or_else(|| state.end(), |batch| batch.base);
         // While the cell holds open batches, the writer has not left their epoch.
         let epoch = shared.open_epoch.load(Ordering::Acquire);
         found.push(Segment::Open { epoch, batches: open[first..until].to_vec(), end });

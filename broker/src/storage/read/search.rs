@@ -38,7 +38,7 @@ pub(crate) fn by_timestamp(
         // The asker may be gone.
         let _ = answer.send(search.run(wanted));
     });
-    answered.map(|got| got.unwrap_or(Err(StorageError::Closed.into()))).boxed()
+    answered.map(|got| got.unwrap_or_else(|_| Err(StorageError::Closed.into()))).boxed()
 }
 
 struct Search {

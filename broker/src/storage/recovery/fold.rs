@@ -39,12 +39,18 @@ impl Fold {
         })?;
         read_ahead(data, filled, |epoch, footers| {
             let after = moved.split_off(&epoch);
-            std::mem::replace(&mut moved, after).into_values().flatten().for_each(|moved| fold.apply_moved(&moved));
+            for moved in std::mem::replace(&mut moved, after).into_values().flatten() {
+                fold.apply_moved(&moved);
+            }
             for (log, pieces) in footers {
-                pieces.iter().for_each(|piece| fold.apply(log, piece, epoch));
+                for piece in &pieces {
+                    fold.apply(log, piece, epoch);
+                }
             }
         })?;
-        moved.into_values().flatten().for_each(|moved| fold.apply_moved(&moved));
+        for moved in moved.into_values().flatten() {
+            fold.apply_moved(&moved);
+        }
         Ok(fold)
     }
 

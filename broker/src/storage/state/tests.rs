@@ -133,7 +133,9 @@ impl Live {
         self.batches.retain(|(header, _)| header.base_offset < to);
         let mut producers = Producers::new();
         for (header, time) in &self.headers {
-            Sequenced::of(header).into_iter().for_each(|sequenced| producers.record(&sequenced, *time));
+            if let Some(sequenced) = Sequenced::of(header) {
+                producers.record(&sequenced, *time);
+            }
         }
         let after = self.state.snapshot_truncated(to, producers);
         self.ledger.push(Ledger::Truncate { log: LOG, end, after: after.clone() }.encode());
@@ -148,8 +150,12 @@ impl Live {
             state.apply(piece, piece.origin);
         }
         let mut unsealed = Unsealed::default();
-        self.ledger.iter().for_each(|bytes| unsealed.add_record(Ledger::decode(bytes).unwrap()));
-        self.batches.iter().for_each(|(header, bytes)| unsealed.add_batch(LOG, *header, *bytes));
+        for bytes in &self.ledger {
+            unsealed.add_record(Ledger::decode(bytes).unwrap());
+        }
+        for (header, bytes) in &self.batches {
+            unsealed.add_batch(LOG, *header, *bytes);
+        }
         assert!(unsealed.replay(LOG, &mut state));
         state
     }
