@@ -30,7 +30,7 @@ pub(crate) const MAX_MESSAGE: usize = 40 << 20;
 /// An idle connection is probed this often, so that one whose peer vanished is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Service account tokens rotate within an hour.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+const TOKEN_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A connection that adds the caller's credentials to each call.
 pub(crate) type Connection = InterceptedService<Channel, Credentials>;

@@ -276,10 +276,11 @@ fn meaning_of(code: Code) -> (ErrorKind, RequestOutcome, bool) {
         Code::OutOfRange => (ErrorKind::OffsetOutOfRange, NotApplied, false),
         Code::DataLoss => (ErrorKind::DataCorrupt, Unknown, false),
         Code::DeadlineExceeded => (ErrorKind::Timeout, Unknown, true),
-        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Aborted => (ErrorKind::Unavailable, Unknown, true),
+        // The broker gives details with every fault of its own: `Internal` without is HTTP/2's (a reset, a GOAWAY).
+        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Aborted | Code::Internal => {
+            (ErrorKind::Unavailable, Unknown, true)
+        }
         Code::Unimplemented | Code::FailedPrecondition => (ErrorKind::Internal, NotApplied, false),
-        // The broker gives details with every fault of its own: without, this is HTTP/2's (a reset, a GOAWAY).
-        Code::Internal => (ErrorKind::Unavailable, Unknown, true),
         Code::Ok => (ErrorKind::Internal, Unknown, false),
     }
 }

@@ -190,7 +190,7 @@ impl Shared {
 }
 
 fn question(topics: &BTreeSet<Arc<str>>) -> GetMetadataRequest {
-    GetMetadataRequest { topics: topics.iter().map(|t| t.to_string()).collect() }
+    GetMetadataRequest { topics: topics.iter().map(ToString::to_string).collect() }
 }
 
 /// Keeps the snapshot up to date until the client is gone.

@@ -154,14 +154,13 @@ async fn stream(
     let opening = timeout(OPEN_TIMEOUT, client.fetch_stream(UnboundedReceiverStream::new(frames))).await;
     let mut answers = opening.map_err(|_| ended("the broker did not open the fetch stream in time"))??.into_inner();
     while let Some(response) = answers.message().await? {
-        match response.frame {
-            Some(ResponseFrame::Data(data)) => {
-                if !tell(LinkEvent::Data(received(data))) {
-                    return Ok(());
-                }
-            }
+        let data = match response.frame {
+            Some(ResponseFrame::Data(data)) => data,
             Some(ResponseFrame::Drain(_)) => return Err(ended("the broker is about to stop")),
-            None => {}
+            None => continue,
+        };
+        if !tell(LinkEvent::Data(received(data))) {
+            break;
         }
     }
     Ok(())

@@ -222,21 +222,21 @@ impl Consumer {
         let snapshot = self.shared.metadata.snapshot();
         for slot in slots {
             let partition = self.state.partition(slot);
-            let retry = match snapshot.leader(&partition.topic, partition.partition) {
-                Some(leader) => {
-                    let endpoint: Arc<str> = leader.into();
-                    self.connect(&endpoint, now).or_else(|| {
-                        let add = self.state.subscribe(slot, endpoint.clone());
-                        self.links.get(&endpoint)?.frame(Frame::Add(add));
-                        None
-                    })
-                }
-                None => {
-                    self.renew_metadata();
-                    Some(now + NO_LEADER)
-                }
+            let retry = if let Some(leader) = snapshot.leader(&partition.topic, partition.partition) {
+                self.subscribe_one(slot, &leader.into(), now)
+            } else {
+                self.renew_metadata();
+                Some(now + NO_LEADER)
             };
             again = again.into_iter().chain(retry).min();
+        }
+        again
+    }
+
+    fn subscribe_one(&mut self, slot: usize, endpoint: &Arc<str>, now: Instant) -> Option<Instant> {
+        let again = self.connect(endpoint, now);
+        if let (None, Some(link)) = (again, self.links.get(endpoint)) {
+            link.frame(Frame::Add(self.state.subscribe(slot, endpoint.clone())));
         }
         again
     }

@@ -237,7 +237,7 @@ impl State {
             let partition = &self.partitions[slot];
             if partition.phase == Phase::Reading && partition.on.as_ref().is_none_or(|(on, _)| on == endpoint) {
                 self.unsubscribe(slot);
-                self.fail(slot, error.clone(), endpoint.clone());
+                self.fail(slot, error, endpoint.clone());
             }
         }
     }
@@ -257,7 +257,7 @@ impl State {
             }
         }
         match data.error {
-            Some(error) => self.on_error(slot, endpoint, error, now, random),
+            Some(error) => self.on_error(slot, endpoint, &error, now, random),
             None => self.partitions[slot].backoff.reset(),
         }
         if self.partitions[slot].phase == Phase::Reading && self.partitions[slot].at_end() {
@@ -267,7 +267,7 @@ impl State {
     }
 
     /// The stream has dropped the partition: why decides how it goes on.
-    fn on_error(&mut self, slot: usize, endpoint: &Arc<str>, error: Error, now: Instant, random: f64) {
+    fn on_error(&mut self, slot: usize, endpoint: &Arc<str>, error: &Error, now: Instant, random: f64) {
         self.unsubscribe(slot);
         let lost_place = matches!(error.reason(), Reason::OffsetOutOfRange | Reason::LogTruncated);
         if lost_place {
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// The position is not in the log any more: the reset policy says where to go on.
-    fn reset(&mut self, slot: usize, endpoint: &Arc<str>, error: Error) {
+    fn reset(&mut self, slot: usize, endpoint: &Arc<str>, error: &Error) {
         let at = match (self.policy, error.reason(), error.log_end_offset()) {
             (ResetPolicy::Fail, ..) => return self.fail(slot, error, endpoint.clone()),
             // Nothing before the fork was lost: that is the earliest that was not read.
@@ -296,7 +296,7 @@ impl State {
         self.go_to(slot, at);
     }
 
-    fn fail(&mut self, slot: usize, error: Error, endpoint: Arc<str>) {
+    fn fail(&mut self, slot: usize, error: &Error, endpoint: Arc<str>) {
         let partition = &mut self.partitions[slot];
         partition.phase = Phase::Failed;
         let error = error.context(&format!("topic {:?}, partition {}", partition.topic, partition.partition));
@@ -364,7 +364,7 @@ impl State {
                     self.partitions[slot].position = self.partitions[slot].fetch;
                 }
             }
-            Err(error) => self.fail(slot, error, Arc::default()),
+            Err(error) => self.fail(slot, &error, Arc::default()),
         }
     }
 
@@ -440,3 +440,6 @@ pub(super) fn not_assigned(topic: &str, partition: i32) -> Error {
 pub(super) fn ended(message: &str) -> Error {
     Error::transient(ErrorKind::Unavailable, RequestOutcome::NotApplied, message)
 }
+
+#[cfg(test)]
+mod tests;

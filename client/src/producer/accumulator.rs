@@ -264,7 +264,9 @@ impl Accumulator {
                 inner.listed = false;
                 std::mem::take(&mut inner.sealed)
             };
-            batches.into_iter().for_each(|batch| take(&buffer, batch));
+            for batch in batches {
+                take(&buffer, batch);
+            }
         }
     }
 
@@ -290,3 +292,6 @@ fn too_large(record: &Record<'_>, max_bytes: usize) -> Error {
 fn refused(record: &Record<'_>, fault: RecordFault) -> Error {
     Error::local(ErrorKind::RecordRefused, format!("the record for topic {:?} is refused: {fault}", record.topic))
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl ProducerBuilder {
             linger: Duration::from_millis(5),
             batch_size: 64 << 10,
             buffer_memory: 32 << 20,
-            delivery_timeout: Duration::from_secs(120),
+            delivery_timeout: Duration::from_mins(2),
             max_in_flight: 5,
         };
         Self { shared, acks: None, settings }

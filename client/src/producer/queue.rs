@@ -236,7 +236,7 @@ impl Queue {
         let Some(at) = self.find(correlation) else { return };
         let Some(entry) = self.in_flight.remove(at) else { return };
         self.backoff.reset();
-        end(entry, Ok(appended), ended);
+        end(&entry, Ok(appended), ended);
         self.requeue();
     }
 
@@ -271,11 +271,10 @@ impl Queue {
         match error.reason() {
             _ if error.outcome() == RequestOutcome::Applied => Verdict::Stored,
             _ if !self.promise.retries => Verdict::Fail,
-            Reason::PrecedingFailed => Verdict::Again,
             Reason::UnknownProducer => Verdict::NewIdentity,
             // With an earlier one in flight that one is missing; else what is missing was stored once and is lost.
             Reason::OutOfSequence if at == 0 => Verdict::NewIdentity,
-            Reason::OutOfSequence => Verdict::Again,
+            Reason::OutOfSequence | Reason::PrecedingFailed => Verdict::Again,
             _ if error.worth_a_retry() => Verdict::Again,
             _ => Verdict::Fail,
         }
@@ -297,7 +296,7 @@ impl Queue {
             RequestOutcome::NotApplied => entry.outcome(),
             outcome => outcome,
         };
-        end(entry, Err(error.with(outcome, "the batch was refused")), ended);
+        end(&entry, Err(error.with(outcome, "the batch was refused")), ended);
     }
 
     /// When all that is in flight has been answered, what was refused goes back to the front, in order.
@@ -326,7 +325,7 @@ impl Queue {
         if !self.promise.retries {
             for entry in self.in_flight.drain(..) {
                 let outcome = entry.outcome();
-                end(entry, Err(error.with(outcome, "the connection broke before the answer")), ended);
+                end(&entry, Err(error.with(outcome, "the connection broke before the answer")), ended);
             }
         }
         self.requeue();
@@ -345,7 +344,7 @@ impl Queue {
                 let message = "the batch was sent and its answer lost, and the broker does not know this producer any more: \
                                it may be stored or not; look in the topic before sending it again";
                 let error = Error::transient(ErrorKind::Unavailable, RequestOutcome::Unknown, message);
-                end(entry, Err(error), ended);
+                end(&entry, Err(error), ended);
             } else {
                 entry.sequence = None;
                 self.waiting.push_front(entry);
@@ -365,7 +364,7 @@ impl Queue {
         while let Some(entry) = self.waiting.pop_front_if(|e| e.deadline(&promise) <= now) {
             self.hole |= entry.sequence.is_some();
             let outcome = entry.outcome();
-            end(entry, Err(timed_out(&promise, outcome, why)), ended);
+            end(&entry, Err(timed_out(&promise, outcome, why)), ended);
         }
     }
 
@@ -377,7 +376,7 @@ impl Queue {
             }
             self.hole |= entry.sequence.is_some();
             let outcome = entry.outcome();
-            end(entry, Err(error.with(outcome, "the batch was given up")), ended);
+            end(&entry, Err(error.with(outcome, "the batch was given up")), ended);
         }
     }
 
@@ -394,9 +393,9 @@ enum Verdict {
     Fail,
 }
 
-fn end(entry: Entry, result: BatchResult, ended: &mut Vec<Ended>) {
+fn end(entry: &Entry, result: BatchResult, ended: &mut Vec<Ended>) {
     if !entry.ended {
-        ended.push(ended_now(&entry, result));
+        ended.push(ended_now(entry, result));
     }
 }
 
@@ -418,3 +417,6 @@ fn stamped(batch: Bytes, producer: BatchProducer) -> Bytes {
     set_producer(&mut batch, producer);
     batch.freeze()
 }
+
+#[cfg(test)]
+mod tests;

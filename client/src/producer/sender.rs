@@ -227,7 +227,9 @@ impl Sender {
     /// Looks again at every partition that has something to do.
     fn look_at_all(&mut self) {
         let slots: Vec<_> = self.partitions.iter().filter(|(_, p)| !p.queue.is_empty()).map(|(s, _)| *s).collect();
-        slots.into_iter().for_each(|slot| self.unpark(slot));
+        for slot in slots {
+            self.unpark(slot);
+        }
     }
 
     fn on_flush(&mut self, answer: oneshot::Sender<Result<()>>) {

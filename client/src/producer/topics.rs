@@ -73,14 +73,14 @@ impl Topics {
         if info.partitions.is_empty() || old.is_some_and(|o| same(&o)) {
             return;
         }
-        let mut buffer = |index: usize| match old.and_then(|o| o.partitions.get(index)) {
-            Some(buffer) => buffer.clone(),
-            None => {
+        let mut partitions = Vec::with_capacity(info.partitions.len());
+        for index in 0..info.partitions.len() {
+            let known = old.and_then(|o| o.partitions.get(index)).cloned();
+            partitions.push(known.unwrap_or_else(|| {
                 *slots += 1;
                 PartitionBuffer::new(info.name.clone(), index as i32, *slots)
-            }
-        };
-        let partitions = (0..info.partitions.len()).map(&mut buffer).collect();
+            }));
+        }
         let topic = Arc::new(TopicBuffers { partitions, sticky: AtomicU32::new(random), max_message_bytes });
         let mut next = (*known).clone();
         next.insert(info.name.clone(), topic);

@@ -129,7 +129,9 @@ impl Sender {
             return;
         }
         let blocked = std::mem::take(&mut link.blocked);
-        blocked.into_iter().for_each(|slot| self.unpark(slot));
+        for slot in blocked {
+            self.unpark(slot);
+        }
     }
 
     fn on_acks(&mut self, endpoint: &Arc<str>, acks: Vec<ProduceAck>) {
@@ -250,8 +252,9 @@ impl Sender {
                 self.identity_asked = false;
                 self.identity = Some(identity);
                 self.identity_backoff.reset();
-                let waiters = std::mem::take(&mut self.identity_waiters);
-                waiters.into_iter().for_each(|slot| self.unpark(slot));
+                for slot in std::mem::take(&mut self.identity_waiters) {
+                    self.unpark(slot);
+                }
             }
             Err(error) if error.retriable() => {
                 let again = Instant::now() + self.identity_backoff.next_after(error.retry_after(), rand::random());
