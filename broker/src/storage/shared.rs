@@ -188,6 +188,7 @@ impl Shared {
     }
 
     /// Seals the open epoch if it holds anything and starts to flush it.
+    #[cfg(test)]
     pub(crate) fn seal(&self) -> Result<(), StorageError> {
         self.call(|reply| Command::Seal { reply })
     }

@@ -38,6 +38,7 @@ pub(crate) enum Command {
     /// An operation on a log.
     Log { cell: Arc<LogCell>, operation: Operation, reply: Reply },
     /// Seal the open epoch if it holds anything, and start to flush it.
+    #[cfg(test)]
     Seal { reply: Reply },
     /// Seal, flush, sync and end. Later commands find the storage closed.
     Close { reply: Reply },
@@ -59,8 +60,11 @@ pub(crate) enum Operation {
 impl Command {
     /// Answers that it is not done.
     pub(crate) fn refuse(self, why: &StorageError) {
-        if let Self::Log { reply, .. } | Self::Seal { reply } | Self::Close { reply } = self {
-            answer(reply, Err(why.clone()));
+        match self {
+            Self::Log { reply, .. } | Self::Close { reply } => answer(reply, Err(why.clone())),
+            #[cfg(test)]
+            Self::Seal { reply } => answer(reply, Err(why.clone())),
+            Self::Abandon => {}
         }
     }
 }
@@ -122,6 +126,7 @@ impl Writer {
             };
             match command {
                 Command::Log { cell, operation, reply } => carried = self.write_group(cell, operation, reply),
+                #[cfg(test)]
                 Command::Seal { reply } => answer(reply, self.seal()),
                 Command::Abandon => return,
                 Command::Close { reply } => {

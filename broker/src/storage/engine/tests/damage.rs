@@ -70,7 +70,7 @@ fn d6_a_flipped_bit_in_the_write_ahead_log_refuses_the_start_and_names_the_file(
     flip(&files(&dir, ".log"), &written[8][..HEADER_LEN], 60_000);
     match Engine::open(dir.path(), options()).map(drop) {
         Err(StorageError::Damaged { file, .. }) => {
-            assert!(Path::new(&file).extension().is_some_and(|e| e == "log"), "{file}")
+            assert!(Path::new(&file).extension().is_some_and(|e| e == "log"), "{file}");
         }
         other => panic!("{other:?}"),
     }
