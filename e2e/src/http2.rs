@@ -107,7 +107,8 @@ fn grpc(message: &[u8]) -> Vec<u8> {
 
 /// The largest fetch that can be asked for, of all partitions of a topic from their start.
 pub fn huge_fetch(topic: &str, partitions: i32) -> v1::FetchRequest {
-    let partition = |partition| v1::FetchPartition { topic: topic.to_owned(), partition, ..v1::FetchPartition::default() };
+    let partition =
+        |partition| v1::FetchPartition { topic: topic.to_owned(), partition, ..v1::FetchPartition::default() };
     v1::FetchRequest {
         partitions: (0..partitions).map(partition).collect(),
         min_bytes: u32::MAX,

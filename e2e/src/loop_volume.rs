@@ -104,7 +104,8 @@ impl Drop for LoopVolume {
 /// Takes down what is there of a volume, in any state. The loop device goes with its mount.
 fn remove(dir: &Path) {
     let mount = dir.join("mount");
-    if run(Command::new("mountpoint").arg("-q").arg(&mount)).is_ok() && run(Command::new("umount").arg(&mount)).is_err() {
+    if run(Command::new("mountpoint").arg("-q").arg(&mount)).is_ok() && run(Command::new("umount").arg(&mount)).is_err()
+    {
         let _ = run(Command::new("umount").arg("--lazy").arg(&mount));
     }
     let _ = std::fs::remove_dir_all(dir);

@@ -24,7 +24,8 @@ pub async fn fetch(endpoint: &str, position: FetchPartition) -> Result<Partition
     let mut client = ConsumerClient::connect(endpoint.to_owned()).await.map_err(unreachable)?;
     let request = FetchRequest { partitions: vec![position], plain: true, max_wait_ms: 100, ..FetchRequest::default() };
     let response = client.fetch(request).await?.into_inner();
-    let data = response.partitions.into_iter().next().ok_or_else(|| tonic::Status::internal("an answer without data"))?;
+    let data =
+        response.partitions.into_iter().next().ok_or_else(|| tonic::Status::internal("an answer without data"))?;
     match data.error {
         Some(error) => Err(error.into()),
         None => Ok(data),

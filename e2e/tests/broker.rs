@@ -6,8 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use taffrail_client::admin::NewTopic;
-use taffrail_client::{Client, ErrorKind, Reason};
+use taffrail_client::{Client, ErrorKind, NewTopic, Reason};
 use taffrail_e2e::cli::{self, Ended, cli};
 use taffrail_e2e::process::{Broker, BrokerOptions, http_get, program};
 use taffrail_e2e::stubs::produce;
@@ -74,9 +73,12 @@ fn bad_flags_and_settings_are_all_told_at_once() -> Result<()> {
     let file = dir.path().join("broker.yaml");
     fs::write(&file, "memory-limit: 3\nlog-levle: info\n")?;
     let config = file.display().to_string();
-    let ended = broker(&["standalone", "--config", &config, "--listen", "grpc://0.0.0.0:1", "--default-partitions", "0"])?;
+    let ended =
+        broker(&["standalone", "--config", &config, "--listen", "grpc://0.0.0.0:1", "--default-partitions", "0"])?;
     let said = ended.failed(USAGE)?;
-    for part in ["broker.yaml:1", "256MiB", "broker.yaml:2", "log-level", "--listen", "--token-file", "--default-partitions"] {
+    for part in
+        ["broker.yaml:1", "256MiB", "broker.yaml:2", "log-level", "--listen", "--token-file", "--default-partitions"]
+    {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
     assert!(broker(&["standalone", "--no-such-flag"])?.failed(USAGE)?.contains("--no-such-flag"));
@@ -105,7 +107,9 @@ fn config_shows_each_value_in_force_and_where_it_is_from() -> Result<()> {
 }
 
 fn manifest(name: &str, partitions: i32) -> String {
-    format!("apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata:\n  name: {name}\nspec:\n  partitions: {partitions}\n")
+    format!(
+        "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata:\n  name: {name}\nspec:\n  partitions: {partitions}\n"
+    )
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -154,7 +158,10 @@ fn a_manifest_is_applied_at_the_start_and_again_when_it_changes_and_faults_chang
 fn a_wrong_manifest_keeps_the_broker_from_starting_and_lists_every_fault() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("topics.yaml");
-    fs::write(&file, format!("{}---\n{}", manifest("Bad_Name", 1), manifest("x", 1).replace("kind: Topic", "kind: Tropic")))?;
+    fs::write(
+        &file,
+        format!("{}---\n{}", manifest("Bad_Name", 1), manifest("x", 1).replace("kind: Topic", "kind: Tropic")),
+    )?;
     let options = BrokerOptions::new(dir.path())?.args(["--manifest", &file.display().to_string()]);
     let (code, log) = refused(&options)?;
     assert_eq!(code, Some(USAGE), "{log}");
@@ -185,7 +192,9 @@ async fn the_log_is_json_and_its_level_changes_at_run_time() -> Result<()> {
     put(&broker, "/log-level", "trace")?;
     let before = lines(&log)?.len();
     cli(&broker.endpoint(), "topic create t", "")?.ok()?;
-    wait_for("more is logged", || Ok(lines(&log)?[before..].iter().any(|l| l.contains("DEBUG") || l.contains("TRACE"))))?;
+    wait_for("more is logged", || {
+        Ok(lines(&log)?[before..].iter().any(|l| l.contains("DEBUG") || l.contains("TRACE")))
+    })?;
     assert!(put(&broker, "/log-level", "loud").is_err(), "a level that is none is refused");
     assert_eq!(http_get(broker.admin(), "/log-level")?.1.trim(), "trace");
     Ok(())

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use taffrail_client::Client;
-use taffrail_client::admin::NewTopic;
+use taffrail_client::{Client, NewTopic};
 use taffrail_e2e::damage::files;
 use taffrail_e2e::process::{Broker, BrokerOptions};
 use taffrail_e2e::stubs::{produce, read_at};

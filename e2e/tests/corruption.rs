@@ -4,8 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use taffrail_client::admin::NewTopic;
-use taffrail_client::{Client, ErrorKind, Position, Reason};
+use taffrail_client::{Client, ErrorKind, NewTopic, Position, Reason};
 use taffrail_e2e::cli::{self, Ended};
 use taffrail_e2e::damage::{files, find, flip};
 use taffrail_e2e::history::{id_of, value};

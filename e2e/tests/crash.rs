@@ -1,19 +1,15 @@
 //! SIGKILL, at random moments and at every named point: what was acknowledged is there, once, at its offset.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use taffrail_broker::crash::{CrashPoint, VARIABLE};
-use taffrail_client::admin::NewTopic;
-use taffrail_client::{Client, Position};
+use taffrail_client::{Client, NewTopic, Position};
 use taffrail_e2e::history::{History, Seen, id_of};
 use taffrail_e2e::loop_volume::{LoopVolume, root};
-use taffrail_e2e::process::{Broker, BrokerOptions};
+use taffrail_e2e::process::BrokerOptions;
 use taffrail_e2e::writers::{Load, Writers, check};
 
 /// Repeats a run of the random kills.

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use taffrail_client::admin::NewTopic;
-use taffrail_client::{Client, Reason};
+use taffrail_client::{Client, NewTopic, Reason};
 use taffrail_e2e::history::{History, Told, Violation, value};
 use taffrail_e2e::loop_volume::{LoopVolume, root};
 use taffrail_e2e::process::{Broker, BrokerOptions};
@@ -35,7 +34,8 @@ async fn create(client: &Client, name: &str, config: &[(&str, &str)]) -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn d4_d7_a_power_failure_keeps_what_was_acknowledged_as_disk_and_readers_ahead_of_the_rest_are_told() -> Result<()> {
+async fn d4_d7_a_power_failure_keeps_what_was_acknowledged_as_disk_and_readers_ahead_of_the_rest_are_told() -> Result<()>
+{
     if !root()? {
         return Ok(());
     }
@@ -64,7 +64,8 @@ async fn d4_d7_a_power_failure_keeps_what_was_acknowledged_as_disk_and_readers_a
     for topic in client.metadata(&["ledger", "clicks"]).await?.topics {
         assert_eq!(topic.partitions[0].leader_epoch, 1, "{}", topic.name);
     }
-    let refusal = refusal_of_reader(&broker.endpoint(), "clicks", end + 10, 0).await.context("a reader ahead is served")?;
+    let refusal =
+        refusal_of_reader(&broker.endpoint(), "clicks", end + 10, 0).await.context("a reader ahead is served")?;
     assert_eq!(refusal.reason(), Reason::LogTruncated, "{refusal}");
     assert_eq!(refusal.log_end_offset(), Some(end), "where histories part");
     // New records take the lost offsets under a new epoch; the reader is told all the same.

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use taffrail_client::admin::NewTopic;
-use taffrail_client::{Client, Record};
+use taffrail_client::{Client, NewTopic, Record};
 use taffrail_e2e::http2::{Connection, huge_fetch};
 use taffrail_e2e::process::{Broker, BrokerOptions};
 use taffrail_proto::v1;
@@ -140,7 +139,8 @@ fn attack(address: &str, stop: &Arc<AtomicBool>) -> JoinSet<()> {
 async fn idle(address: &str) -> Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(IDLE);
     for _ in 0..IDLE {
-        connections.push(Connection::open(address).await.with_context(|| format!("after {} connections", connections.len()))?);
+        connections
+            .push(Connection::open(address).await.with_context(|| format!("after {} connections", connections.len()))?);
     }
     Ok(connections)
 }
@@ -154,7 +154,8 @@ async fn watch(broker: Arc<Broker>, most: Arc<AtomicU64>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_idle_and_two_hundred_hostile_clients_neither_fill_memory_nor_starve_an_honest_one() -> Result<()> {
+async fn ten_thousand_idle_and_two_hundred_hostile_clients_neither_fill_memory_nor_starve_an_honest_one() -> Result<()>
+{
     raise_file_limit()?;
     let dir = tempfile::tempdir()?;
     let broker = Arc::new(BrokerOptions::new(dir.path())?.start()?);
