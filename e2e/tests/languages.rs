@@ -64,8 +64,9 @@ fn what_python_and_go_write_both_read_and_every_client_puts_a_key_into_the_same_
     assert_eq!(keys.keys().collect::<Vec<_>>(), ["anna", "ben", "carla"]);
     for (key, (partitions, values)) in &keys {
         assert_eq!(partitions.len(), 1, "{key} is in partitions {partitions:?}");
-        let lines = INPUT.lines().filter_map(|line| line.strip_prefix(&format!("{key}:")));
-        assert_eq!(values, &lines.map(str::to_owned).collect::<Vec<_>>().repeat(3), "{key}");
+        let prefix = format!("{key}:");
+        let lines: Vec<_> = INPUT.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        assert_eq!(*values, lines.repeat(3), "{key}");
     }
     assert_eq!(by_key(&go("consume", &broker, "people", "")?)?, keys);
     Ok(())
