@@ -1,5 +1,6 @@
 //! The `taffrail` command line as its users see it: what it prints, where, and with which exit code it ends.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -87,7 +88,7 @@ fn refusals_say_what_is_wrong_and_what_to_do() -> Result<()> {
     shell.ok("topic create there --if-not-exists")?;
     shell.ok("topic delete nothing --if-exists")?;
     for (arguments, code, part) in [
-        ("topic create bad/name", FAILED, "a-zA-Z0-9._-"),
+        ("topic create bad/name", FAILED, "a-z, A-Z"),
         ("topic create x --config retension=1d", FAILED, "retention"),
         ("topic create x --config retention=1x", FAILED, "retention"),
         ("topic create x --config retention", USAGE, "KEY=VALUE"),
@@ -151,9 +152,9 @@ fn records_come_out_as_they_went_in() -> Result<()> {
     let said = shell.ends("produce t --json --key-field id -H trace=7 -H trace=8 --compression zstd", input)?;
     assert!(said.err.contains("3 records"), "the summary goes to standard error: {}", said.err);
     assert_eq!(said.ok()?, "");
-    let mut lines: Vec<_> = shell.ok("consume t")?.lines().map(str::to_owned).collect();
-    lines.sort();
-    assert_eq!(lines, input.lines().collect::<Vec<_>>(), "byte for byte");
+    let read = shell.ok("consume t")?;
+    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&read), sorted(input), "byte for byte");
 
     let printed = shell.ok("consume t -o json")?;
     let records: Vec<Value> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -138,7 +138,7 @@ fn grpcurl_shows_why_a_call_failed() -> Result<()> {
     let request = r#"{"topic": "nothing", "records": [{"value": "eA=="}]}"#;
     let ended = grpcurl(&["-d", request, &address(&broker), "taffrail.v1.Producer/Produce"])?;
     assert_ne!(ended.code, Some(0));
-    for part in ["Code: NotFound", "UNKNOWN_TOPIC", "taffrail.v1.LogError", "google.rpc.ErrorInfo", "taffrail.dev"] {
+    for part in ["Code: NotFound", "REASON_UNKNOWN_TOPIC", "taffrail.v1.LogError", "google.rpc.ErrorInfo"] {
         assert!(ended.err.contains(part), "{part} in {}", ended.err);
     }
     Ok(())
