@@ -27,12 +27,20 @@ pub struct Load {
     pub padding: usize,
     /// How long a record is tried.
     pub patience: Duration,
+    /// Time between two sends of a writer.
+    pub pause: Duration,
 }
 
 impl Load {
     /// Two writers of 1 KiB records.
     pub fn to(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), writers: 2, padding: 1008, patience: Duration::from_secs(60) }
+        Self {
+            topic: topic.to_owned(),
+            writers: 2,
+            padding: 1008,
+            patience: Duration::from_secs(60),
+            pause: Duration::ZERO,
+        }
     }
 
     /// With values so much longer than their number.
@@ -44,6 +52,12 @@ impl Load {
     /// With so much time for each record.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// With so much time between two sends of a writer.
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
         self
     }
 }
@@ -122,6 +136,9 @@ impl Writer {
                 Ok(receipt) => waiting.push(async move { (id, told_of(receipt.await)) }),
                 Err(error) => told.push((id, told_of(Err(error)))),
             }
+            if !self.load.pause.is_zero() {
+                tokio::time::sleep(self.load.pause).await;
+            }
             while waiting.len() >= IN_FLIGHT {
                 self.note(waiting.next().await, &mut told);
             }
@@ -172,6 +189,11 @@ pub async fn check(client: &Client, topic: &str, history: &History) -> Result<Se
     let seen = read_all(client, topic).await?;
     let violations = history.check(&seen, &starts);
     let shown = &violations[..violations.len().min(10)];
-    anyhow::ensure!(violations.is_empty(), "{} violations, such as {shown:#?}", violations.len());
+    let (acked, there) = (history.acked(), seen.values().map(BTreeMap::len).sum::<usize>());
+    anyhow::ensure!(
+        violations.is_empty(),
+        "{topic}: {acked} records acknowledged, {there} there, {} violations, such as {shown:?}",
+        violations.len()
+    );
     Ok(seen)
 }

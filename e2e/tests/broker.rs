@@ -73,14 +73,14 @@ fn bad_flags_and_settings_are_all_told_at_once() -> Result<()> {
     let file = dir.path().join("broker.yaml");
     fs::write(&file, "memory-limit: 3\nlog-levle: info\n")?;
     let config = file.display().to_string();
-    let ended =
-        broker(&["standalone", "--config", &config, "--listen", "grpc://0.0.0.0:1", "--default-partitions", "0"])?;
+    let ended = broker(&["standalone", "--config", &config, "--listen", "0.0.0.0:1", "--default-partitions", "0"])?;
     let said = ended.failed(USAGE)?;
-    for part in
-        ["broker.yaml:1", "256MiB", "broker.yaml:2", "log-level", "--listen", "--token-file", "--default-partitions"]
+    for part in ["broker.yaml:1", "256MiB", "broker.yaml:2", "log-level", "--listen", "grpc://", "--default-partitions"]
     {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
+    let said = broker(&["standalone", "--listen", "grpc://0.0.0.0:1"])?.failed(USAGE)?;
+    assert!(said.contains("--token-file") && said.contains("--allow-anonymous"), "anybody could come in: {said}");
     assert!(broker(&["standalone", "--no-such-flag"])?.failed(USAGE)?.contains("--no-such-flag"));
     assert!(broker(&[])?.failed(USAGE)?.contains("standalone"));
     Ok(())

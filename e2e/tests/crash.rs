@@ -108,10 +108,10 @@ impl Ordeal {
         let armed = self.options.clone().env(VARIABLE, &format!("{}:{times}", point.name()));
         let begin = Instant::now();
         let mut broker = armed.spawn()?;
-        let load = Load::to(Self::LOAD).padding(8000).patience(Duration::from_secs(40));
+        let load = Load::to(Self::LOAD).padding(8000).patience(Duration::from_secs(40)).pause(Duration::from_millis(1));
         let writers = Writers::start(&self.client, &load, self.round << 32)?;
         while broker.ended()?.is_none() {
-            ensure!(begin.elapsed() < Duration::from_secs(40), "not reached within 40 s\n{}", broker.log_tail());
+            ensure!(begin.elapsed() < Duration::from_secs(40), "not reached within 40 s");
             // Each step may fail: the broker dies in the middle of one.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.stir()).await;
         }
@@ -132,7 +132,7 @@ impl Ordeal {
         let _ = create(&self.client, "short-lived", 2, &[("trashRetention", "0s")]).await;
         let _ = admin.delete_topic("short-lived").await;
         self.trim().await?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         Ok(())
     }
 
@@ -163,6 +163,7 @@ async fn d2_p1_a_kill_at_every_crash_point_loses_and_doubles_nothing() -> Result
     let volume = LoopVolume::new(1024)?;
     let mut ordeal = Ordeal::new(&volume).await?;
     let random = &mut StdRng::seed_from_u64(seed()?);
+    // Only followers truncate, and a broker that runs alone has none: the engine's own tests kill there.
     for point in CrashPoint::ALL.into_iter().filter(|&point| point != CrashPoint::Truncate) {
         for times in [1, random.random_range(2..4)] {
             ordeal.survive(point, times).await.with_context(|| format!("crash point {} {times}", point.name()))?;

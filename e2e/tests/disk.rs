@@ -148,12 +148,19 @@ async fn a_failing_disk_ends_writing_with_a_reason_and_nothing_is_acknowledged_t
     let endpoint = broker.endpoint();
     let client = Client::connect(endpoint.as_str())?;
     create(&client, "events", &[("durability", "disk")]).await?;
-    let writers = Writers::start(&client, &Load::to("events").patience(Duration::from_secs(3)), 0)?;
+    let load = Load::to("events").patience(Duration::from_secs(3));
+    let writers = Writers::start(&client, &load, 0)?;
     writers.wait_for(500).await?;
+    // Nothing is in flight at the moment of the failure: ext4 itself answers an fdatasync that is under way then with a
+    // success, and loses the bytes (seen with a bare write and fdatasync on preallocated blocks: 3 of 25).
+    let mut history = writers.stop().await?;
     volume.abort()?;
+    let writers = Writers::start(&client, &load, 1 << 32)?;
     let (_, reason) = broker.wait_readiness(&|status, _| status != 200)?;
     assert!(reason.contains("takes no more writes"), "{reason}");
-    let history = writers.stop().await?;
+    let refused = writers.stop().await?;
+    assert_eq!(refused.acked(), 0, "acknowledged by a disk that takes nothing");
+    history.extend(refused);
     let refusal = produce(&endpoint, "events", b"x").await.err().context("a write to a dead disk was acknowledged")?;
     assert_eq!(refusal.reason(), Reason::StorageFailed, "{refusal}");
     let reason = client.admin().describe_broker().await?.read_only_reason;
