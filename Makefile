@@ -53,8 +53,8 @@ fmt: ## Formats the code
 crds: setup ## Writes crds/yaml anew
 	$(CARGO) run --quiet --release --locked -p taffrail-crds --bin crdgen
 
-env: ## Prints the environment for cargo by hand: eval "$$(make -s env)"
-	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CCACHE_DIR="$(CCACHE_DIR)" CC="$(CC)" CXX="$(CXX)" PATH="$(CACHE)/tools/bin:$$PATH"'
+env: ## Prints the environment for cargo and the built programs by hand: eval "$$(make -s env)"
+	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CCACHE_DIR="$(CCACHE_DIR)" CC="$(CC)" CXX="$(CXX)" PATH="$(BIN):$(CACHE)/tools/bin:$$PATH"'
 
 clean: ## Removes everything that was built
 	rm -rf "$(CACHE)"

@@ -110,9 +110,12 @@ impl Shared {
     {
         let mut attempts = Attempts::new(self, retry);
         loop {
-            let connection = self.control()?;
+            let endpoint = self.control_endpoint();
+            let connection = self.connections.get(Purpose::Control, &endpoint)?;
             let error = match attempts.one(call(connection, request.clone())).await {
                 Ok(answer) => return Ok(answer),
+                // Not the broker's own words: they do not say who did not answer.
+                Err(error) if error.detail().is_none() => error.context(&endpoint),
                 Err(error) => error,
             };
             if error.kind() == ErrorKind::Unavailable {

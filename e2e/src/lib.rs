@@ -1,8 +1,20 @@
 //! End-to-end tests, faults, the demo and the benchmarks: they run the real programs as their users do.
 //!
 //! - [`process`]: starts, kills and stops brokers and command lines; nothing it started outlives it.
+//! - [`cli`]: runs programs to their end.
+//! - [`writers`], [`history`]: load that knows what it was told, and the checker of it.
+//! - [`stubs`]: single calls, the broker's own answers.
+//! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits.
+//! - [`http2`]: connections that break the rules.
 //! - [`flights`]: the real input.
 
 pub mod bench;
+pub mod cli;
+pub mod damage;
 pub mod flights;
+pub mod history;
+pub mod http2;
+pub mod loop_volume;
 pub mod process;
+pub mod stubs;
+pub mod writers;

@@ -39,6 +39,8 @@ pub struct BrokerOptions {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// A command in front, which runs the broker in its place (`exec`).
+    pub under: Vec<String>,
     /// Where its log goes.
     pub log: PathBuf,
 }
@@ -52,6 +54,7 @@ impl BrokerOptions {
             admin: free_address()?,
             args: vec![],
             env: vec![],
+            under: vec![],
             log: dir.join("broker.log"),
         })
     }
@@ -68,10 +71,25 @@ impl BrokerOptions {
         self
     }
 
+    /// Below another command, such as `unshare`.
+    pub fn under<S: Into<String>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.under.extend(command.into_iter().map(Into::into));
+        self
+    }
+
     /// Starts it and does not wait for anything.
     pub fn spawn(&self) -> Result<Broker> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(program("taffrail-broker")?)
+        let broker = program("taffrail-broker")?;
+        let mut command = match self.under.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(broker);
+                command
+            }
+            None => Command::new(broker),
+        };
+        let child = command
             .arg("standalone")
             .arg("--data-dir")
             .arg(&self.data_dir)
@@ -115,6 +133,28 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.0.try_wait()?)
+    }
+
+    /// Status and text of `/readyz`, once they are as wanted.
+    pub fn wait_readiness(&mut self, wanted: &dyn Fn(u16, &str) -> bool) -> Result<(u16, String)> {
+        let begin = Instant::now();
+        loop {
+            let found = http_get(self.options.admin, "/readyz");
+            if let Ok((status, text)) = &found
+                && wanted(*status, text)
+            {
+                return found;
+            }
+            if begin.elapsed() > PATIENCE || self.ended()?.is_some() {
+                bail!("/readyz says {found:?}; the log:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Where clients connect.

@@ -139,7 +139,8 @@ impl v1::metadata_server::Metadata for Service {
             let ended = tokio::select! {
                 ended = watch(&view, &answers) => ended,
                 () = answers.closed() => Ok(()),
-                () = view.call.connection.drain.closing.cancelled() => {
+                // At once: a client that watches has nothing in flight, and would hold up the stop.
+                () = view.call.connection.drain.announced.cancelled() => {
                     Err(refusal(v1::Reason::Unavailable, "the broker is stopping: connect again").into())
                 }
             };

@@ -31,11 +31,14 @@ pub(super) fn begin(broker: Arc<Broker>, call: Call, request: ReadRequest) -> An
     let (answers, outbound) = mpsc::channel(1);
     tokio::spawn(async move {
         let _open = broker.metrics.rpc(Rpc::Read).stream();
+        // Whoever reads to an end may reach it; whoever follows would hold up the stop.
+        let drain = &call.connection.drain;
+        let leave = if request.follow { drain.announced.clone() } else { drain.closing.clone() };
         let ended = tokio::select! {
             ended = read(&broker, &call, request, &answers) => ended,
             () = answers.closed() => Ok(()),
             () = call.overdue() => Err(refusal(Reason::RequestTimeout, "the deadline passed").into()),
-            () = call.connection.drain.closing.cancelled() => {
+            () = leave.cancelled() => {
                 Err(refusal(Reason::Unavailable, "the broker is stopping: connect again and resume").into())
             }
         };

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use program::{Broker, run};
+use futures::{StreamExt, stream};
 use rustix::process::Signal;
-use taffrail_proto::v1::metadata_client::MetadataClient;
+use taffrail_proto::v1::consumer_client::ConsumerClient;
+use taffrail_proto::v1::fetch_stream_request::Frame;
 use taffrail_proto::v1::producer_client::ProducerClient;
-use taffrail_proto::v1::{GetMetadataRequest, ProduceRequest, Record};
+use taffrail_proto::v1::{FetchOpen, FetchStreamRequest, ProduceRequest, Record};
 use tempfile::TempDir;
 
 const TOPICS: &str =
@@ -67,12 +69,14 @@ fn a_second_signal_ends_it_at_once() {
     let dir = TempDir::new().unwrap();
     let mut broker = Broker::start(dir.path(), &[]);
     broker.wait_for("ready");
-    // A client that watches keeps the drain waiting.
+    // A client that does not leave when it is told to keeps the drain waiting.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let endpoint = format!("http://{}", broker.listener());
-    let watched = runtime.block_on(async {
-        let mut client = MetadataClient::connect(endpoint).await.unwrap();
-        client.watch(GetMetadataRequest::default()).await.unwrap()
+    let open = FetchStreamRequest { frame: Some(Frame::Open(FetchOpen::default())) };
+    let frames = stream::iter([open]).chain(stream::pending());
+    let stays = runtime.block_on(async {
+        let mut client = ConsumerClient::connect(endpoint).await.unwrap();
+        client.fetch_stream(frames).await.unwrap()
     });
     broker.signal(Signal::TERM);
     broker.wait_for("draining: not ready any more");
@@ -85,7 +89,7 @@ fn a_second_signal_ends_it_at_once() {
     broker.signal(Signal::TERM);
     assert_eq!(broker.exit_code(), 143);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-    drop(watched);
+    drop(stays);
 }
 
 #[test]

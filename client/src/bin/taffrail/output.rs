@@ -31,6 +31,7 @@ pub(crate) fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<
     for row in rows {
         table.add_row(row);
     }
+    table.column_iter_mut().for_each(|column| _ = column.set_padding((0, 2)));
     Ok(writeln!(std::io::stdout().lock(), "{}", table.trim_fmt())?)
 }
 

@@ -1,0 +1,201 @@
+//! What writers were told and readers saw, and whether the two agree: the checker behind the tests that kill brokers.
+//!
+//! Each record's value names itself: a number that no other record has, and bytes that follow from it. So a value that was
+//! read proves what it is and that no byte of it changed, and a history keeps numbers only.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Digits of the number that a value begins with.
+const NUMBER: usize = 16;
+
+/// The value of record `id`: its number, then `padding` bytes that follow from it.
+pub fn value(id: u64, padding: usize) -> Vec<u8> {
+    let mut bytes = format!("{id:0NUMBER$x}").into_bytes();
+    let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    bytes.extend((0..padding).map(|_| {
+        // xorshift64 (Marsaglia, 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    }));
+    bytes
+}
+
+/// The number of a value, if every byte of it is as [`value`] made it.
+pub fn id_of(bytes: &[u8]) -> Option<u64> {
+    let number = std::str::from_utf8(bytes.get(..NUMBER)?).ok()?;
+    let id = u64::from_str_radix(number, 16).ok()?;
+    (value(id, bytes.len() - NUMBER) == bytes).then_some(id)
+}
+
+/// What became of a record, as its writer was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is stored; an offset is not told for repeats of old batches.
+    Acked { partition: i32, offset: Option<i64> },
+    /// It may be stored.
+    Unknown,
+    /// It is not and will not be.
+    Refused,
+}
+
+/// What readers of a topic saw: partition → offset → number of the record; `None` is a value that nobody wrote so.
+pub type Seen = BTreeMap<i32, BTreeMap<i64, Option<u64>>>;
+
+/// Something that must never happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Acknowledged, and not there (D2).
+    Lost { id: u64, told: Told },
+    /// Acknowledged at an offset, and something else is there (R2).
+    Elsewhere { id: u64, told: Told, found: (i32, i64) },
+    /// Stored twice although its writer is idempotent (P1).
+    Duplicate { id: u64, found: [(i32, i64); 2] },
+    /// There although the writer was told that it would never be (G1a).
+    RefusedButStored { id: u64, found: (i32, i64) },
+    /// A value that nobody wrote, or not so.
+    Foreign { partition: i32, offset: i64 },
+    /// Offsets do not follow each other (R1).
+    Gap { partition: i32, after: i64, next: i64 },
+}
+
+/// All that was told, by record.
+#[derive(Debug, Default)]
+pub struct History {
+    told: HashMap<u64, Told>,
+}
+
+impl History {
+    /// Of writers' records; numbers must not repeat.
+    pub fn new(told: impl IntoIterator<Item = (u64, Told)>) -> Self {
+        Self { told: told.into_iter().collect() }
+    }
+
+    /// Adds what others were told.
+    pub fn extend(&mut self, other: Self) {
+        self.told.extend(other.told);
+    }
+
+    /// Records that were acknowledged.
+    pub fn acked(&self) -> usize {
+        self.told.values().filter(|told| matches!(told, Told::Acked { .. })).count()
+    }
+
+    /// Records of all kinds.
+    pub fn len(&self) -> usize {
+        self.told.len()
+    }
+
+    /// Nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Everything that is wrong with what was seen. `starts` are the first offsets that must be there, by partition; what
+    /// was acknowledged below them, or without an offset while some are above 0, may be gone.
+    pub fn check(&self, seen: &Seen, starts: &BTreeMap<i32, i64>) -> Vec<Violation> {
+        let mut violations = gaps(seen, starts);
+        let mut places: HashMap<u64, (i32, i64)> = HashMap::new();
+        for (&partition, records) in seen {
+            for (&offset, id) in records {
+                let found = (partition, offset);
+                match id.filter(|id| self.told.contains_key(id)) {
+                    None => violations.push(Violation::Foreign { partition, offset }),
+                    Some(id) => {
+                        if let Some(first) = places.insert(id, found) {
+                            violations.push(Violation::Duplicate { id, found: [first, found] });
+                        }
+                    }
+                }
+            }
+        }
+        let trimmed = starts.values().any(|&start| start > 0);
+        let start = |partition| starts.get(&partition).copied().unwrap_or(0);
+        for (&id, &told) in &self.told {
+            match (told, places.get(&id)) {
+                (Told::Acked { partition, offset: Some(offset) }, None) if offset >= start(partition) => {
+                    violations.push(Violation::Lost { id, told });
+                }
+                (Told::Acked { offset: None, .. }, None) if !trimmed => violations.push(Violation::Lost { id, told }),
+                (Told::Acked { partition, offset }, Some(&found))
+                    if partition != found.0 || offset.is_some_and(|offset| offset != found.1) =>
+                {
+                    violations.push(Violation::Elsewhere { id, told, found });
+                }
+                (Told::Refused, Some(&found)) => violations.push(Violation::RefusedButStored { id, found }),
+                _ => {}
+            }
+        }
+        violations
+    }
+}
+
+/// Offsets begin at the start and rise by one.
+fn gaps(seen: &Seen, starts: &BTreeMap<i32, i64>) -> Vec<Violation> {
+    let mut gaps = vec![];
+    for (&partition, records) in seen {
+        let mut after = starts.get(&partition).copied().unwrap_or(0) - 1;
+        for &next in records.keys() {
+            if next != after + 1 {
+                gaps.push(Violation::Gap { partition, after, next });
+            }
+            after = next;
+        }
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history() -> History {
+        let acked = |offset| Told::Acked { partition: 0, offset: Some(offset) };
+        History::new([(1, acked(0)), (2, acked(1)), (3, Told::Unknown), (4, Told::Refused)])
+    }
+
+    fn seen(ids: &[Option<u64>]) -> Seen {
+        Seen::from([(0, (0..).zip(ids.iter().copied()).collect())])
+    }
+
+    #[test]
+    fn a_value_names_itself_and_shows_any_change() {
+        let made = value(77, 100);
+        assert_eq!(id_of(&made), Some(77));
+        for at in 0..made.len() {
+            let mut changed = made.clone();
+            changed[at] ^= 1;
+            assert_ne!(id_of(&changed), Some(77), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_right_passes_whether_or_not_the_unknown_is_there() {
+        let starts = BTreeMap::new();
+        assert_eq!(history().check(&seen(&[Some(1), Some(2)]), &starts), []);
+        assert_eq!(history().check(&seen(&[Some(1), Some(2), Some(3)]), &starts), []);
+    }
+
+    #[test]
+    fn each_violation_is_found() {
+        let starts = BTreeMap::new();
+        let found = |ids: &[Option<u64>]| history().check(&seen(ids), &starts);
+        assert!(matches!(found(&[Some(1)])[..], [Violation::Lost { id: 2, .. }]));
+        assert!(matches!(found(&[Some(1), Some(3), Some(2)])[..], [Violation::Elsewhere { id: 2, found: (0, 2), .. }]));
+        assert!(matches!(found(&[Some(1), Some(2), Some(2)])[0], Violation::Duplicate { id: 2, .. }));
+        assert!(matches!(found(&[Some(1), Some(2), Some(4)])[..], [Violation::RefusedButStored { id: 4, .. }]));
+        assert!(matches!(found(&[Some(1), Some(2), None])[..], [Violation::Foreign { offset: 2, .. }]));
+        assert!(matches!(found(&[Some(1), Some(2), Some(9)])[..], [Violation::Foreign { offset: 2, .. }]));
+        let hole = Seen::from([(0, BTreeMap::from([(0, Some(1)), (1, Some(2)), (5, Some(3))]))]);
+        assert_eq!(history().check(&hole, &starts), [Violation::Gap { partition: 0, after: 1, next: 5 }]);
+    }
+
+    #[test]
+    fn what_retention_may_take_is_not_missed_but_the_rest_is() {
+        let starts = BTreeMap::from([(0, 1)]);
+        let kept = Seen::from([(0, BTreeMap::from([(1, Some(2))]))]);
+        assert_eq!(history().check(&kept, &starts), []);
+        assert!(matches!(history().check(&Seen::new(), &starts)[..], [Violation::Lost { id: 2, .. }]));
+    }
+}

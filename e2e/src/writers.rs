@@ -1,0 +1,199 @@
+//! Load that knows what it was told: idempotent producers that write unique values until they are stopped, and readers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use taffrail_client::{Client, Position, Producer, Record, RequestOutcome};
+use tokio::task::JoinHandle;
+
+use crate::history::{History, Seen, Told, id_of, value};
+
+/// Records of one writer that wait for their acknowledgement.
+const IN_FLIGHT: usize = 64;
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// To which topic; partitions are chosen by key.
+    pub topic: String,
+    /// Producers.
+    pub writers: u64,
+    /// Bytes of a value beyond its number.
+    pub padding: usize,
+    /// How long a record is tried.
+    pub patience: Duration,
+    /// Time between two sends of a writer.
+    pub pause: Duration,
+}
+
+impl Load {
+    /// Two writers of 1 KiB records.
+    pub fn to(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            writers: 2,
+            padding: 1008,
+            patience: Duration::from_secs(60),
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// With values so much longer than their number.
+    pub fn padding(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    /// With so much time for each record.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// With so much time between two sends of a writer.
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+}
+
+/// Writers at work.
+#[derive(Debug)]
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<Result<Vec<(u64, Told)>>>>,
+}
+
+impl Writers {
+    /// Starts them. Numbers of records begin at `first`: leave room between loads of one topic.
+    pub fn start(client: &Client, load: &Load, first: u64) -> Result<Self> {
+        let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = vec![];
+        for writer in 0..load.writers {
+            let producer = client.producer().linger(Duration::ZERO).delivery_timeout(load.patience).build()?;
+            let writer = Writer {
+                producer,
+                load: load.clone(),
+                next: first + writer,
+                stop: Arc::clone(&stop),
+                acked: Arc::clone(&acked),
+            };
+            tasks.push(tokio::spawn(writer.run()));
+        }
+        Ok(Self { stop, acked, tasks })
+    }
+
+    /// Records acknowledged until now.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more records are acknowledged.
+    pub async fn wait_for(&self, more: u64) -> Result<()> {
+        let wanted = self.acked() + more;
+        let enough = async {
+            while self.acked() < wanted && !self.tasks.iter().any(JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), enough).await.context("writers make no progress")
+    }
+
+    /// Stops them, waits for what is in flight, and gives what they were told.
+    pub async fn stop(self) -> Result<History> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut told = vec![];
+        for task in self.tasks {
+            told.extend(task.await??);
+        }
+        Ok(History::new(told))
+    }
+}
+
+struct Writer {
+    producer: Producer,
+    load: Load,
+    next: u64,
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
+}
+
+impl Writer {
+    async fn run(mut self) -> Result<Vec<(u64, Told)>> {
+        let mut told = vec![];
+        let mut waiting = FuturesUnordered::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let id = self.next;
+            self.next += self.load.writers;
+            let (key, value) = (id.to_be_bytes(), value(id, self.load.padding));
+            match self.producer.send(Record::to(&self.load.topic).key(&key).value(&value)).await {
+                Ok(receipt) => waiting.push(async move { (id, told_of(receipt.await)) }),
+                Err(error) => told.push((id, told_of(Err(error)))),
+            }
+            if !self.load.pause.is_zero() {
+                tokio::time::sleep(self.load.pause).await;
+            }
+            while waiting.len() >= IN_FLIGHT {
+                self.note(waiting.next().await, &mut told);
+            }
+        }
+        while let Some(answer) = waiting.next().await {
+            self.note(Some(answer), &mut told);
+        }
+        Ok(told)
+    }
+
+    fn note(&self, answer: Option<(u64, Told)>, told: &mut Vec<(u64, Told)>) {
+        if let Some((_, Told::Acked { .. })) = answer {
+            self.acked.fetch_add(1, Ordering::Relaxed);
+        }
+        told.extend(answer);
+    }
+}
+
+fn told_of(answer: taffrail_client::Result<taffrail_client::RecordMetadata>) -> Told {
+    match answer {
+        Ok(stored) => Told::Acked { partition: stored.partition, offset: stored.offset },
+        Err(error) if error.outcome() == RequestOutcome::NotApplied => Told::Refused,
+        Err(_) => Told::Unknown,
+    }
+}
+
+/// Reads all that a topic has.
+pub async fn read_all(client: &Client, topic: &str) -> Result<Seen> {
+    let mut consumer = client.consumer().topic(topic).from(Position::Earliest).follow(false).build().await?;
+    let mut seen = Seen::new();
+    while let Some(record) = consumer.next().await {
+        let record = record?;
+        let id = record.value.as_deref().and_then(id_of);
+        seen.entry(record.partition).or_default().insert(record.offset, id);
+    }
+    Ok(seen)
+}
+
+/// First offsets of a topic's partitions.
+pub async fn starts(client: &Client, topic: &str) -> Result<BTreeMap<i32, i64>> {
+    let topics = client.admin().describe_topics(&[topic], false).await?;
+    Ok(topics.iter().flat_map(|t| t.partitions.iter().map(|p| (p.index, p.log_start_offset))).collect())
+}
+
+/// Reads all that a topic has and fails with the first things that contradict the history.
+pub async fn check(client: &Client, topic: &str, history: &History) -> Result<Seen> {
+    let starts = starts(client, topic).await?;
+    let seen = read_all(client, topic).await?;
+    let violations = history.check(&seen, &starts);
+    let shown = &violations[..violations.len().min(10)];
+    let (acked, there) = (history.acked(), seen.values().map(BTreeMap::len).sum::<usize>());
+    anyhow::ensure!(
+        violations.is_empty(),
+        "{topic}: {acked} records acknowledged, {there} there, {} violations, such as {shown:?}",
+        violations.len()
+    );
+    Ok(seen)
+}

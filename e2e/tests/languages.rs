@@ -1,0 +1,145 @@
+//! Clients in other languages, which have nothing but generated stubs, against the real broker; and grpcurl, which has not
+//! even those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use taffrail_e2e::cli::{self, cache, cli, project, set_up};
+use taffrail_e2e::process::{Broker, BrokerOptions};
+
+const INPUT: &str = "anna:1\nben:2\nanna:3\ncarla:4\nanna:5\n";
+
+fn start(dir: &Path, topic: &str) -> Result<Broker> {
+    let broker = BrokerOptions::new(dir)?.start()?;
+    cli(&broker.endpoint(), &format!("topic create {topic} --partitions 4"), "")?.ok()?;
+    Ok(broker)
+}
+
+fn address(broker: &Broker) -> String {
+    broker.endpoint().trim_start_matches("http://").to_owned()
+}
+
+fn python(script: &str, broker: &Broker, topic: &str, input: &str) -> Result<String> {
+    let mut command = Command::new(cache()?.join("venv/bin/python"));
+    let script = project().join("client/examples/python").join(script);
+    cli::run(command.arg(script).args([&address(broker), topic]), input)?.ok()
+}
+
+fn go(program: &str, broker: &Broker, topic: &str, input: &str) -> Result<String> {
+    let mut command = Command::new("go");
+    command.current_dir(project().join("client/examples/go"));
+    cli::run(command.args(["run", &format!("./{program}"), &address(broker), topic]), input)?.ok()
+}
+
+/// Lines "partition offset key value", as both examples print them: key → (partitions, values in the order read).
+fn by_key(printed: &str) -> Result<BTreeMap<String, (BTreeSet<u32>, Vec<String>)>> {
+    let mut keys: BTreeMap<String, (BTreeSet<u32>, Vec<String>)> = BTreeMap::new();
+    for line in printed.lines() {
+        let [partition, _offset, rest] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+            anyhow::bail!("not a record: {line}")
+        };
+        let (key, value) = rest.rsplit_once(' ').with_context(|| format!("no key: {line}"))?;
+        let (partitions, values) = keys.entry(key.to_owned()).or_default();
+        partitions.insert(partition.parse()?);
+        values.push(value.to_owned());
+    }
+    Ok(keys)
+}
+
+#[test]
+fn what_python_and_go_write_both_read_and_every_client_puts_a_key_into_the_same_partition() -> Result<()> {
+    set_up(&["python", "go"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "people")?;
+    let stored = python("produce.py", &broker, "people", INPUT)?;
+    assert!(stored.contains("from offset 0"), "{stored}");
+    go("produce", &broker, "people", INPUT)?;
+    cli(&broker.endpoint(), "produce people --key-separator :", INPUT)?.ok()?;
+
+    let read = python("consume.py", &broker, "people", "")?;
+    let keys = by_key(&read)?;
+    assert_eq!(keys.keys().collect::<Vec<_>>(), ["anna", "ben", "carla"]);
+    for (key, (partitions, values)) in &keys {
+        assert_eq!(partitions.len(), 1, "{key} is in partitions {partitions:?}");
+        let prefix = format!("{key}:");
+        let lines: Vec<_> = INPUT.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        assert_eq!(*values, lines.repeat(3), "{key}");
+    }
+    assert_eq!(by_key(&go("consume", &broker, "people", "")?)?, keys);
+    Ok(())
+}
+
+#[test]
+fn records_without_a_key_have_none_in_every_language() -> Result<()> {
+    set_up(&["python", "go"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "lines")?;
+    python("produce.py", &broker, "lines", "one\n")?;
+    go("produce", &broker, "lines", "two\n:three\n")?;
+    for read in [python("consume.py", &broker, "lines", "")?, go("consume", &broker, "lines", "")?] {
+        let keys = by_key(&read)?;
+        let unkeyed: BTreeSet<_> = keys["(no key)"].1.iter().map(String::as_str).collect();
+        assert_eq!(unkeyed, BTreeSet::from(["one", "two"]), "{read}");
+        assert_eq!(keys[""].1, ["three"], "an empty key is a key: {read}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_topic_is_an_error_that_names_it() -> Result<()> {
+    set_up(&["python"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "here")?;
+    let error = python("produce.py", &broker, "elsewhere", "x\n").err().context("it must fail")?.to_string();
+    assert!(error.contains("NOT_FOUND") && error.contains("elsewhere"), "{error}");
+    Ok(())
+}
+
+fn grpcurl(arguments: &[&str]) -> Result<cli::Ended> {
+    cli::run(Command::new(cache()?.join("tools/bin/grpcurl")).arg("-plaintext").args(arguments), "")
+}
+
+#[test]
+fn grpcurl_finds_its_way_by_reflection_alone() -> Result<()> {
+    set_up(&["grpcurl"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "things")?;
+    let address = address(&broker);
+    let services = grpcurl(&[&address, "list"])?.ok()?;
+    for service in ["Admin", "Consumer", "Metadata", "Producer"] {
+        assert!(services.contains(&format!("taffrail.v1.{service}\n")), "{services}");
+    }
+    assert!(services.contains("grpc.health.v1.Health"), "{services}");
+    let described = grpcurl(&[&address, "describe", "taffrail.v1.Record"])?.ok()?;
+    assert!(described.contains("optional bytes key = 1;"), "{described}");
+
+    // "a2V5" is "key", "dmFsdWU=" is "value": JSON of protobuf has bytes in base64.
+    let record = r#"{"topic": "things", "partition": 2, "records": [{"key": "a2V5", "value": "dmFsdWU="}]}"#;
+    let produced = grpcurl(&["-d", record, &address, "taffrail.v1.Producer/Produce"])?.ok()?;
+    let produced: Value = serde_json::from_str(&produced)?;
+    assert_eq!(produced["results"][0]["partition"], 2);
+    assert_eq!(produced["results"][0]["appended"]["baseOffset"], "0");
+    let read = grpcurl(&["-d", r#"{"topic": "things"}"#, &address, "taffrail.v1.Consumer/Read"])?.ok()?;
+    let read: Value = serde_json::from_str(&read)?;
+    assert_eq!(read["records"][0]["value"], "dmFsdWU=");
+    let health = grpcurl(&[&address, "grpc.health.v1.Health/Check"])?.ok()?;
+    assert!(health.contains("SERVING"), "{health}");
+    Ok(())
+}
+
+#[test]
+fn grpcurl_shows_why_a_call_failed() -> Result<()> {
+    set_up(&["grpcurl"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "things")?;
+    let request = r#"{"topic": "nothing", "records": [{"value": "eA=="}]}"#;
+    let ended = grpcurl(&["-d", request, &address(&broker), "taffrail.v1.Producer/Produce"])?;
+    assert_ne!(ended.code, Some(0));
+    for part in ["Code: NotFound", "REASON_UNKNOWN_TOPIC", "taffrail.v1.LogError", "google.rpc.ErrorInfo"] {
+        assert!(ended.err.contains(part), "{part} in {}", ended.err);
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The README's quick start, run as written: every block marked `sh`, in one shell, in order. A `text` block that follows is
+//! what it prints. Blocks marked `rust` and `python` are the files of `client/examples` that the commands run.
+
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use taffrail_e2e::cli::{project, set_up};
+use taffrail_e2e::process::Process;
+
+const README: &str = include_str!("../../README.md");
+/// Time for everything, the compilation of the Rust example included.
+const PATIENCE: Duration = Duration::from_secs(400);
+/// Parts the outputs of blocks.
+const END_OF_BLOCK: &str = "\u{1e}\n";
+
+/// Fenced blocks: language and content.
+fn blocks(text: &str) -> Vec<(&str, String)> {
+    let mut blocks = vec![];
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let content = lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n"));
+            blocks.push((language, content.collect()));
+        }
+    }
+    blocks
+}
+
+#[test]
+fn blocks_are_found_with_their_languages() {
+    let found = blocks("a\n```sh\nx\ny\n```\nb\n```\n```\n```text\nz\n```");
+    assert_eq!(found, [("sh", "x\ny\n".to_owned()), ("", String::new()), ("text", "z\n".to_owned())]);
+}
+
+#[test]
+fn the_code_in_the_readme_is_the_code_of_the_examples() -> Result<()> {
+    for (language, file) in [("rust", "client/examples/hello.rs"), ("python", "client/examples/python/consume.py")] {
+        let code = std::fs::read_to_string(project().join(file))?;
+        let shown: Vec<_> = blocks(README).into_iter().filter(|(l, _)| *l == language).map(|(_, code)| code).collect();
+        assert_eq!(shown, [code], "{file}");
+    }
+    Ok(())
+}
+
+/// A shell with a process group of its own; whatever it started ends with it.
+struct Group(Process);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = Pid::from_raw(self.0.0.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Runs a script in the project's folder; gives what it printed.
+fn bash(script: &str) -> Result<String> {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().join("out");
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(project()).process_group(0);
+    command.env("TAFFRAIL_DATA_DIR", dir.path().join("data"));
+    command.stdin(Stdio::null()).stdout(std::fs::File::create(&out)?);
+    let mut group = Group(Process(command.spawn()?));
+    let status = group.0.wait(PATIENCE)?;
+    let printed = std::fs::read_to_string(out)?;
+    ensure!(status.success(), "{status}; printed until then:\n{printed}");
+    Ok(printed)
+}
+
+#[test]
+fn the_quick_start_works_as_written() -> Result<()> {
+    let taken = TcpStream::connect("127.0.0.1:9094").is_ok();
+    ensure!(!taken, "something listens on port 9094, which the README uses: stop it first");
+    set_up(&["python"])?;
+    let blocks = blocks(README);
+    let mut script = String::new();
+    let mut expected = vec![];
+    for (i, (_, content)) in blocks.iter().enumerate().filter(|(_, (language, _))| *language == "sh") {
+        script.push_str(content);
+        script.push_str("printf '\\036\\n'\n");
+        expected.push((content, blocks.get(i + 1).filter(|(language, _)| *language == "text").map(|(_, text)| text)));
+    }
+    let printed = bash(&script)?;
+    let log = project().join("broker.log");
+    assert!(std::fs::read_to_string(&log)?.contains("stopped"), "the broker was told to stop and did not");
+    std::fs::remove_file(log)?;
+    let mut outputs = printed.split(END_OF_BLOCK);
+    for (block, expected) in expected {
+        let output = outputs.next().with_context(|| format!("nothing of\n{block}"))?;
+        if let Some(expected) = expected {
+            assert_eq!(output, expected, "printed by\n{block}");
+        }
+    }
+    Ok(())
+}
