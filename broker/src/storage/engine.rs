@@ -44,6 +44,7 @@ impl Engine {
     }
 
     /// What the engine's parts share.
+    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -213,6 +213,7 @@ pub(crate) struct Footer {
 
 impl Footer {
     /// The bytes on disk.
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         Self::encode_pieces(&self.pieces)
     }

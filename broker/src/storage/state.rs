@@ -117,11 +117,6 @@ impl LogState {
         &self.open
     }
 
-    /// The open epoch has something of this log that its footer must tell.
-    pub(crate) fn is_touched(&self) -> bool {
-        self.open.touched
-    }
-
     /// The state is that of the pieces from this origin on; `u32::MAX` if the open epoch has all of it.
     pub(crate) fn needed_from(&self) -> u32 {
         if self.open.full { u32::MAX } else { self.full_origin.unwrap_or(0) }
