@@ -70,7 +70,9 @@ impl Subject {
             })
             .collect();
         let tickets: Vec<_> = batches.iter().map(|batch| log.append(batch.append())).collect();
-        tickets.into_iter().for_each(|ticket| self.done(ticket).unwrap());
+        for ticket in tickets {
+            self.done(ticket).unwrap();
+        }
         batches.iter().map(Batch::bytes).collect()
     }
 

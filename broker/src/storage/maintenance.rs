@@ -98,7 +98,9 @@ fn retire(shared: &Shared) -> Result<(), StorageError> {
     shared.sync()?;
     hit(CrashPoint::Checkpoint);
     let mut epochs = shared.epochs.lock();
-    empty.into_iter().for_each(|epoch| epochs.kill(epoch));
+    for epoch in empty {
+        epochs.kill(epoch);
+    }
     Ok(())
 }
 

@@ -17,26 +17,26 @@ use uuid::Uuid;
 use crate::journal::{Journal, Operation, PARTITIONS, batch, path};
 
 /// Environment of a child: where it works, and what its randomness begins with.
-pub const DIRECTORY: &str = "TAFFRAIL_TEST_CRASH_DIRECTORY";
-pub const SEED: &str = "TAFFRAIL_TEST_CRASH_SEED";
+pub(crate) const DIRECTORY: &str = "TAFFRAIL_TEST_CRASH_DIRECTORY";
+pub(crate) const SEED: &str = "TAFFRAIL_TEST_CRASH_SEED";
 /// A log that is longer is trimmed, so that a check takes little time.
 const LONG: i64 = 150;
 
 /// Small epochs, so that a short life sees many.
-pub fn options() -> EngineOptions {
+pub(crate) fn options() -> EngineOptions {
     EngineOptions { epoch_bytes: 64 << 10, recent_bytes: 64 << 10, reader_threads: 2, ..EngineOptions::default() }
 }
 
-pub fn partition(index: i32) -> PartitionId {
+pub(crate) fn partition(index: i32) -> PartitionId {
     PartitionId { topic: Uuid::from_u128(11), index }
 }
 
-pub fn wait(ticket: Ticket) -> Result<(), StorageError> {
+pub(crate) fn wait(ticket: Ticket) -> Result<(), StorageError> {
     block_on(ticket).unwrap_or(Err(StorageError::Closed))
 }
 
 /// All batches of a log.
-pub fn read_all(log: &dyn Log) -> Vec<Bytes> {
+pub(crate) fn read_all(log: &dyn Log) -> Vec<Bytes> {
     let Extent { start: mut at, end } = log.extent();
     let mut found = vec![];
     while at < end {
@@ -48,7 +48,7 @@ pub fn read_all(log: &dyn Log) -> Vec<Bytes> {
 }
 
 /// Appends until at least one epoch is sealed.
-pub fn fill_an_epoch(log: &dyn Log) {
+pub(crate) fn fill_an_epoch(log: &dyn Log) {
     for nonce in 0..100 {
         let base = log.extent().end;
         wait(log.append(append(batch(log.partition().index, base, 1, 2000, 1 << 20, nonce), Durability::Os))).unwrap();
@@ -61,7 +61,7 @@ fn append(batch: Bytes, durability: Durability) -> Append {
 }
 
 /// Works until it is killed.
-pub fn run() {
+pub(crate) fn run() {
     let dir = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     taffrail_broker::crash::arm_from_environment().unwrap();
     let journal = Journal::create(&path(&dir));

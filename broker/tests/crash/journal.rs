@@ -14,11 +14,11 @@ use taffrail_broker::storage::leader_epochs::LeaderEpochs;
 use taffrail_proto::record::header::{set_base_offset, set_leader_epoch};
 use taffrail_proto::record::{BatchBuilder, BatchProducer, Compression};
 
-pub const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 
 /// An operation on a partition's log.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum Operation {
+pub(crate) enum Operation {
     Create { partition: i32 },
     Append { partition: i32, base: i64, records: u32, size: usize, leader_epoch: i32, nonce: u64 },
     BeginEpoch { partition: i32, epoch: i32 },
@@ -34,7 +34,7 @@ enum Line {
 }
 
 impl Operation {
-    pub fn partition(&self) -> i32 {
+    pub(crate) fn partition(&self) -> i32 {
         match *self {
             Self::Create { partition }
             | Self::Append { partition, .. }
@@ -47,7 +47,7 @@ impl Operation {
 }
 
 /// The batch of an append.
-pub fn batch(partition: i32, base: i64, records: u32, size: usize, leader_epoch: i32, nonce: u64) -> Bytes {
+pub(crate) fn batch(partition: i32, base: i64, records: u32, size: usize, leader_epoch: i32, nonce: u64) -> Bytes {
     let mut builder = BatchBuilder::new();
     for record in 0..u64::from(records) {
         let mut value = vec![(nonce + record) as u8; size];
@@ -61,30 +61,30 @@ pub fn batch(partition: i32, base: i64, records: u32, size: usize, leader_epoch:
     batch.freeze()
 }
 
-pub fn path(dir: &Path) -> PathBuf {
+pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("journal")
 }
 
 /// The child's side.
-pub struct Journal {
+pub(crate) struct Journal {
     file: File,
     next: u64,
 }
 
 impl Journal {
-    pub fn create(path: &Path) -> Self {
+    pub(crate) fn create(path: &Path) -> Self {
         Self { file: File::create(path).unwrap(), next: 0 }
     }
 
     /// Notes what is about to be asked.
-    pub fn asked(&mut self, operation: Operation) -> u64 {
+    pub(crate) fn asked(&mut self, operation: Operation) -> u64 {
         self.next += 1;
         self.line(&Line::Asked(self.next, operation));
         self.next
     }
 
     /// Notes an acknowledgement.
-    pub fn done(&mut self, number: u64) {
+    pub(crate) fn done(&mut self, number: u64) {
         self.line(&Line::Done(number));
     }
 
@@ -96,7 +96,7 @@ impl Journal {
 }
 
 /// Takes the journal of a dead child: what was acknowledged, then what was only asked for.
-pub fn take(path: &Path) -> (Vec<Operation>, Vec<Operation>) {
+pub(crate) fn take(path: &Path) -> (Vec<Operation>, Vec<Operation>) {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
     let mut asked: Vec<(u64, Operation, bool)> = Vec::new();
@@ -114,33 +114,33 @@ pub fn take(path: &Path) -> (Vec<Operation>, Vec<Operation>) {
 
 /// A log as it must be.
 #[derive(Clone, Debug, Default)]
-pub struct LogModel {
+pub(crate) struct LogModel {
     partition: i32,
     start: i64,
     end: i64,
-    pub epochs: LeaderEpochs,
+    pub(crate) epochs: LeaderEpochs,
     batches: Vec<(i64, u32, Bytes)>,
 }
 
 impl LogModel {
-    pub fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         Extent { start: self.start, end: self.end }
     }
 
     /// Batches that hold records of the log.
-    pub fn stored(&self) -> Vec<Bytes> {
+    pub(crate) fn stored(&self) -> Vec<Bytes> {
         let there = |(base, records, _): &&(i64, u32, Bytes)| base + i64::from(*records) > self.start;
         self.batches.iter().filter(there).map(|(.., bytes)| bytes.clone()).collect()
     }
 
     /// Where its batches begin.
-    pub fn bases(&self) -> Vec<i64> {
+    pub(crate) fn bases(&self) -> Vec<i64> {
         self.batches.iter().map(|(base, ..)| *base).collect()
     }
 }
 
 /// Does an operation on the model of its log.
-pub fn apply(log: &mut Option<LogModel>, operation: &Operation) {
+pub(crate) fn apply(log: &mut Option<LogModel>, operation: &Operation) {
     match (*operation, log.as_mut()) {
         (Operation::Create { partition }, None) => *log = Some(LogModel { partition, ..LogModel::default() }),
         (Operation::Create { .. }, Some(_)) => {}
@@ -175,27 +175,27 @@ fn change(log: &mut LogModel, operation: Operation) {
 
 /// All logs as they must be.
 #[derive(Default)]
-pub struct Model {
+pub(crate) struct Model {
     logs: [Option<LogModel>; PARTITIONS as usize],
     operations: usize,
 }
 
 impl Model {
-    pub fn apply(&mut self, operation: &Operation) {
+    pub(crate) fn apply(&mut self, operation: &Operation) {
         self.operations += 1;
         apply(&mut self.logs[operation.partition() as usize], operation);
     }
 
-    pub fn log(&self, partition: i32) -> Option<&LogModel> {
+    pub(crate) fn log(&self, partition: i32) -> Option<&LogModel> {
         self.logs[partition as usize].as_ref()
     }
 
-    pub fn set(&mut self, partition: i32, log: Option<LogModel>) {
+    pub(crate) fn set(&mut self, partition: i32, log: Option<LogModel>) {
         self.logs[partition as usize] = log;
     }
 
     /// How many were acknowledged.
-    pub fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.operations
     }
 }

@@ -59,7 +59,9 @@ impl Victim {
     /// Looks at what a death has left; it becomes what the next one must leave.
     fn examine(&mut self, death: &str) {
         let (acknowledged, asked) = journal::take(&journal::path(self.dir.path()));
-        acknowledged.iter().for_each(|operation| self.model.apply(operation));
+        for operation in &acknowledged {
+            self.model.apply(operation);
+        }
         let engine = Engine::open(&self.dir.path().join("data"), options()).unwrap();
         assert!(engine.identity().complete, "{death}");
         let mut found = engine.logs();

@@ -40,6 +40,9 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<(i32, Step)>> {
     prop::collection::vec((0i32..2, step), 1..60)
 }
 
+/// What a log must be told.
+type Asked = Box<dyn FnOnce(&dyn Log) -> Ticket>;
+
 /// What a log should be.
 #[derive(Default)]
 pub(super) struct Model {
@@ -70,7 +73,7 @@ impl Model {
     }
 
     /// Does the step here and returns what the log must be told.
-    pub(super) fn step(&mut self, step: &Step) -> Option<Box<dyn FnOnce(&dyn Log) -> Ticket>> {
+    pub(super) fn step(&mut self, step: &Step) -> Option<Asked> {
         match step {
             Step::Append { records, new_epoch, producer, after } => {
                 self.epoch = self.epoch.max(self.epochs.latest().unwrap_or(0)) + i32::from(*new_epoch);

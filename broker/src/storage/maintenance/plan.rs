@@ -154,7 +154,9 @@ fn gather<'a>(units: impl IntoIterator<Item = &'a Unit>, room: u64) -> Vec<Unit>
             _ => groups.push(unit.clone()),
         }
     }
-    groups.iter_mut().for_each(|group| group.living.sort_unstable());
+    for group in &mut groups {
+        group.living.sort_unstable();
+    }
     groups
 }
 

@@ -47,26 +47,26 @@ impl Shape {
             };
             let piece = trim(piece, entry, log.start);
             if piece.span.is_some() || piece.origin >= log.needed_from {
-                folding = shape.add(piece, entry.container, folding);
+                folding = Some(shape.add(piece, entry.container, folding));
             }
         }
         shape
     }
 
     /// Adds a piece; `oldest` is the append time of the oldest piece in the fold that it follows. Gives that of its own.
-    fn add(&mut self, piece: Piece, source: u32, oldest: Option<i64>) -> Option<i64> {
+    fn add(&mut self, piece: Piece, source: u32, oldest: Option<i64>) -> i64 {
         let from = vec![source; piece.batches.len()];
         let time = piece.span.map_or(i64::MAX, |span| span.max_append_time);
         match (oldest, self.pieces.last_mut(), self.from.last_mut()) {
             (Some(oldest), Some(last), Some(last_from)) if fits(last, &piece, oldest) => {
                 fold(last, piece);
                 last_from.extend(from);
-                Some(oldest.min(time))
+                oldest.min(time)
             }
             _ => {
                 self.pieces.push(piece);
                 self.from.push(from);
-                Some(time)
+                time
             }
         }
     }

@@ -108,7 +108,9 @@ fn round(view: &mut View, limits: &Limits, rewritten: &mut u32) -> bool {
     let groups = rewrites(view, limits);
     for group in &groups {
         let live = live(view, group);
-        group.iter().for_each(|number| view.epochs.get_mut(number).unwrap().dead = true);
+        for number in group {
+            view.epochs.get_mut(number).unwrap().dead = true;
+        }
         view.epochs.insert(*rewritten, EpochView { bytes: live, live, pieces: 1, dead: false });
         view.files.push(file(1, *rewritten, *rewritten));
         *rewritten += 1;

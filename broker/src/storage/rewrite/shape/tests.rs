@@ -57,7 +57,9 @@ impl Sealed {
     fn by(steps: &[Step]) -> Self {
         let state = LogState::new();
         let mut log = Self { state, pieces: vec![], bases: vec![], sequences: [0; 4], epoch: 1, leader_epoch: 0 };
-        steps.iter().for_each(|step| log.step(step));
+        for step in steps {
+            log.step(step);
+        }
         log.step(&Step::Seal);
         log
     }
@@ -106,7 +108,9 @@ impl Sealed {
 fn start(mut pieces: Vec<(u32, Piece)>) -> LogState {
     pieces.sort_by_key(|(_, piece)| piece.origin);
     let mut state = LogState::new();
-    pieces.iter().for_each(|(container, piece)| state.apply(piece, *container));
+    for (container, piece) in &pieces {
+        state.apply(piece, *container);
+    }
     state
 }
 
