@@ -63,6 +63,11 @@ impl Budget {
         Arc::new(Self { total, free: Arc::new(Semaphore::new(total)), started: Instant::now() })
     }
 
+    /// Bytes that somebody holds.
+    pub fn used(&self) -> usize {
+        self.total.saturating_sub(self.free())
+    }
+
     /// Bytes that nobody holds.
     pub fn free(&self) -> usize {
         self.free.available_permits()
@@ -137,7 +142,7 @@ impl Account {
 
     /// Takes `bytes` if this account is admitted now.
     pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        if self.used() > 0 && self.used() >= self.budget.free() {
+        if !self.is_admitted() {
             return None;
         }
         let permit = self.budget.take(bytes)?;
@@ -163,18 +168,18 @@ impl Account {
         Charge { account: Arc::clone(self), bytes, permit }
     }
 
-    /// Takes `bytes` when this account is admitted. Cancel safe.
-    pub async fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.charge_within(bytes, usize::MAX).await
+    /// It holds less than what is free, or nothing.
+    pub fn is_admitted(&self) -> bool {
+        let used = self.used();
+        used == 0 || used < self.budget.free()
     }
 
-    /// As [`charge`](Self::charge), but waits too until the account holds no more than `most` with it, or nothing else.
-    pub async fn charge_within(self: &Arc<Self>, bytes: usize, most: usize) -> Charge {
+    /// Takes `bytes` when this account is admitted. Cancel safe.
+    pub async fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let (mut pause, longest) = Self::RETRY;
         loop {
             let released = self.released.notified();
-            let fits = self.used().saturating_add(bytes) <= most.max(bytes);
-            if let Some(charge) = fits.then(|| self.try_charge(bytes)).flatten() {
+            if let Some(charge) = self.try_charge(bytes) {
                 return charge;
             }
             let _ = tokio::time::timeout(pause, released).await;

@@ -146,7 +146,7 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
     let accepting: Vec<_> =
         listeners.into_iter().map(|listener| tokio::spawn(accept(listener, shared.clone()))).collect();
     let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
-    let sweeping = tokio::spawn(end_stalled(shared.clone()));
+    let sweeping = tokio::spawn(watch_memory(shared.clone()));
     let stopped = tokio::spawn(async move {
         shutdown.cancelled().await;
         keeping.abort();
@@ -210,10 +210,12 @@ async fn keep_house(shared: Arc<Shared>, broker: Arc<Broker>, reporter: HealthRe
     }
 }
 
-/// Gives memory back to those who read, where others do not.
-async fn end_stalled(shared: Arc<Shared>) {
+/// Shows what is in flight, and gives memory back to those who read, where others do not.
+async fn watch_memory(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(connections::SWEEP_INTERVAL).await;
+        shared.metrics.produce_in_flight_bytes.set(shared.requests.used() as i64);
+        shared.metrics.fetch_in_flight_bytes.set(shared.responses.used() as i64);
         let ended = shared.open.sweep(&shared.responses);
         if ended > 0 {
             tracing::warn!(ended, "ended connections that held answers unread while memory was short");

@@ -2,13 +2,20 @@
 //!
 //! The same on the wire as `tonic_prost::ProstCodec`. That one lets its buffer grow by doubling, which copies a message of
 //! 1 MiB twice, and flushes a stream every 32 KiB, which makes many small HTTP/2 frames.
+//!
+//! It also refuses messages that would take many times their size when decoded: two bytes are enough for an empty record,
+//! which takes about a hundred bytes in memory.
+
+mod elements;
 
 use std::marker::PhantomData;
 
 use prost::Message;
+use prost::bytes::Buf;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
-use tonic_prost::ProstDecoder;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+pub use elements::MAX_ELEMENTS;
 
 /// What a stream's buffers begin with. Small, since a client may open thousands of streams.
 const INITIAL_BYTES: usize = 4 << 10;
@@ -33,14 +40,14 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = MessageEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = MessageDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         MessageEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(BufferSettings::new(INITIAL_BYTES, GATHER_BYTES))
+        MessageDecoder(PhantomData)
     }
 }
 
@@ -55,6 +62,31 @@ impl<T: Message> Encoder for MessageEncoder<T> {
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(item.encoded_len());
         item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(INITIAL_BYTES, GATHER_BYTES)
+    }
+}
+
+/// Decodes what is not out of proportion.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default + 'static> Decoder for MessageDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // tonic's buffer is in one piece.
+        if elements::count::<U>(buffer.chunk()) > MAX_ELEMENTS {
+            let fault =
+                format!("the message has more than {MAX_ELEMENTS} records, headers and batches: send less at a time");
+            return Err(Status::invalid_argument(fault));
+        }
+        U::decode(buffer)
+            .map(Some)
+            .map_err(|error| Status::invalid_argument(format!("the message is malformed: {error}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

@@ -32,10 +32,13 @@ pub(super) enum Stage {
     Ended,
 }
 
-/// All connections, by what their answers hold.
+/// What a connection's answers hold, and how it is told.
+type Entry = (Arc<Account>, watch::Sender<Stage>);
+
+/// All connections, by numbers.
 #[derive(Debug)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<u64, (Arc<Account>, watch::Sender<Stage>)>>,
+    open: Mutex<HashMap<u64, Entry>>,
     last: AtomicU64,
     /// What was told to all.
     stage: watch::Sender<Stage>,

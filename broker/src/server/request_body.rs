@@ -1,8 +1,8 @@
 //! Bytes of requests as they come in: what is there of an unfinished message is charged, and a message that begins has to
 //! end in time.
 //!
-//! A message that is there whole is decoded at once and is the handler's to account for, so only unfinished ones are
-//! charged here. A connection that is not admitted is not read from: its window fills and the peer has to wait.
+//! A message that is there whole is decoded at once and the handler charges what it holds, so only unfinished ones are
+//! charged here. Nothing is handed on while the connection is not admitted: its window fills and the peer has to wait.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use taffrail_proto::v1::Reason;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use crate::memory::{Account, Charge};
+use crate::service::MAX_REQUEST_BYTES;
+use crate::service::status::{refusal, status};
 
 /// How long a message may take, however short it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,7 +94,7 @@ impl RequestBody {
             _ => {}
         }
         let more = partial.saturating_sub(held);
-        if more == 0 {
+        if more == 0 && self.account.is_admitted() {
             return None;
         }
         if let Some(charge) = self.account.try_charge(more) {
@@ -126,6 +129,12 @@ impl RequestBody {
     }
 }
 
+/// Told before the message has come, and before anything makes room for it.
+fn too_large(bytes: usize) -> Status {
+    let fault = format_args!("the message has {bytes} bytes, more than {MAX_REQUEST_BYTES}: send less at a time");
+    status(&refusal(Reason::BatchTooLarge, fault))
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = Status;
@@ -145,7 +154,11 @@ impl Body for RequestBody {
             Poll::Pending => return this.poll_due(cx).map(|error| Some(Err(error))),
         };
         let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-        let Some(admission) = this.meter(data) else { return Poll::Ready(Some(Ok(frame))) };
+        let admission = this.meter(data);
+        if this.framing.length() > PREFIX + MAX_REQUEST_BYTES {
+            return Poll::Ready(Some(Err(too_large(this.framing.length() - PREFIX))));
+        }
+        let Some(admission) = admission else { return Poll::Ready(Some(Ok(frame))) };
         this.waiting = frame.into_data().ok().map(|data| (data, admission));
         self.poll_frame(cx)
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prost::Message;
 use taffrail_proto::v1::{self, ConfigEntry, PartitionDescription};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -228,6 +229,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::CreateTopic).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.create(&call, request.into_inner()).await)
     }
 
@@ -238,6 +240,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::AlterTopic).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.alter(&call, request.into_inner()).await)
     }
 
@@ -248,6 +251,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::DeleteTopic).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.delete(&call, request.into_inner()).await)
     }
 
@@ -258,6 +262,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::UndeleteTopic).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.undelete(&call, request.into_inner()).await)
     }
 
@@ -268,6 +273,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::DescribeTopics).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.describe_topics(&call, request.into_inner()).await)
     }
 
@@ -278,6 +284,7 @@ impl v1::admin_server::Admin for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::DeleteRecords).call();
         let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.delete_records(&call, request.into_inner()).await)
     }
 

@@ -8,6 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::status::{Refused, invalid, status};
+use crate::memory::Charge;
 use crate::metrics::Metrics;
 use crate::security::{self, Caller, Denied, Resource, Verb};
 use crate::server::{Connection, Outbox};
@@ -55,6 +56,12 @@ impl Call {
     /// May the caller do this to the cluster?
     pub(super) fn authorize_cluster(&self, verb: Verb) -> Result<(), Denied> {
         security::authorize(&self.caller, verb, Resource::Cluster)
+    }
+
+    /// Accounts for what a request holds until it is answered. It was let in when its connection was admitted; what is
+    /// charged here decides about the next.
+    pub(super) fn hold(&self, bytes: usize) -> Charge {
+        self.connection.requests.overdraw(bytes)
     }
 
     /// Never ends if the client gave no deadline.

@@ -19,6 +19,8 @@ use crate::security::Verb;
 
 /// Partitions or queries in one request.
 const MAX_PARTITIONS: usize = 1_000;
+/// About what a partition takes while it is read.
+pub(super) const PARTITION_BYTES: usize = 512;
 /// The longest wait, milliseconds.
 const MAX_WAIT_MS: u32 = 60_000;
 
@@ -35,6 +37,7 @@ impl Service {
     async fn fetch_all(&self, call: &Call, request: FetchRequest) -> Result<FetchResponse, Refused> {
         check_count("partitions", request.partitions.len())?;
         check_wait("max_wait_ms", request.max_wait_ms)?;
+        let _held = call.hold(request.partitions.len() * PARTITION_BYTES);
         let isolation = isolation(request.isolation)?;
         let mut poll = Poll::new(&self.broker, call, &request, isolation);
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.max_wait_ms));
@@ -77,6 +80,7 @@ impl Service {
 
     async fn list_all(&self, call: &Call, request: v1::ListOffsetsRequest) -> Result<v1::ListOffsetsResponse, Refused> {
         check_count("queries", request.queries.len())?;
+        let _held = call.hold(request.queries.len() * PARTITION_BYTES);
         let isolation = isolation(request.isolation)?;
         let mut answers = Vec::with_capacity(request.queries.len());
         for query in &request.queries {

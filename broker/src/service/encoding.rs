@@ -67,16 +67,26 @@ impl Plan {
         Ok(shares)
     }
 
-    /// Bytes of keys, values and headers: about what the batches will have.
+    /// About what the records hold in memory; more than the batches will have.
     pub(super) fn size(&self) -> usize {
-        self.records.iter().map(size).sum()
+        held(&self.records)
     }
 }
 
+/// About what records hold in memory.
+pub(super) fn held(records: &[v1::Record]) -> usize {
+    records.iter().map(size).sum()
+}
+
+/// Beside their content.
+const RECORD_BYTES: usize = 112;
+const HEADER_BYTES: usize = 56;
+
 fn size(record: &v1::Record) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let headers: usize = record.headers.iter().map(|header| header.name.len() + length(&header.value) + 4).sum();
-    length(&record.key) + length(&record.value) + headers + 16
+    let headers: usize =
+        record.headers.iter().map(|header| header.name.len() + length(&header.value) + HEADER_BYTES).sum();
+    length(&record.key) + length(&record.value) + headers + RECORD_BYTES
 }
 
 /// The level that a request asks for.

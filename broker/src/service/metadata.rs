@@ -153,6 +153,8 @@ impl v1::metadata_server::Metadata for Service {
 
 /// Answers now and after each change; a client that is slow gets the newest state only.
 async fn watch(view: &View, answers: &mpsc::Sender<Result<GetMetadataResponse, Status>>) -> Result<(), Refused> {
+    let names = view.topics.iter().map(|name| name.len() + size_of::<String>());
+    let _held = view.call.hold(names.sum());
     let mut changes = view.broker.topics.subscribe();
     loop {
         changes.mark_unchanged();

@@ -21,7 +21,7 @@ use self::lanes::Lanes;
 use super::Broker;
 use super::batches::{check, limits};
 use super::call::{Call, check_client_id, count, refuse};
-use super::encoding::{Plan, acks};
+use super::encoding::{Plan, acks, held};
 use super::producer::{append, appended, count_appended};
 use super::status::{Refused, invalid, refusal, status};
 use crate::memory::Charge;
@@ -39,8 +39,17 @@ const ANSWERS_AHEAD: usize = 8;
 const STICKY_BYTES: usize = 64 << 10;
 
 type Answers = ReceiverStream<Result<ProduceStreamResponse, Status>>;
-/// Resolves to the answer, if one is wanted, and when its batch arrived.
-type Pending = BoxFuture<'static, (Option<ProduceAck>, Instant)>;
+/// What was in flight and is not any more.
+struct Done {
+    /// The answer, if one is wanted.
+    ack: Option<ProduceAck>,
+    /// When the batch arrived.
+    began: Instant,
+    bytes: usize,
+}
+
+/// Resolves when the fate of a batch is known.
+type Pending = BoxFuture<'static, Done>;
 
 /// Starts a stream's task.
 pub(super) fn begin(broker: Arc<Broker>, call: Call, inbound: Streaming<ProduceStreamRequest>) -> Answers {
@@ -63,6 +72,8 @@ struct Stream {
     lanes: Lanes,
     sticky: Sticky,
     pending: FuturesUnordered<Pending>,
+    /// Bytes of what is pending.
+    in_flight: usize,
     answers: mpsc::Sender<Result<ProduceStreamResponse, Status>>,
 }
 
@@ -93,6 +104,7 @@ impl Stream {
             acks: Acks::All,
             sticky: Sticky { random: broker.context.random_u64(), bytes: 0 },
             pending: FuturesUnordered::new(),
+            in_flight: 0,
             answers,
         }
     }
@@ -104,6 +116,9 @@ impl Stream {
         let mut stage = Stage::Open;
         let mut waiting = None;
         loop {
+            if let Some((frame, charge)) = waiting.take_if(|(_, charge)| self.has_room(charge)) {
+                self.take(frame, charge).await?;
+            }
             if stage == Stage::Ending && self.pending.is_empty() && waiting.is_none() {
                 let stopped = drain.closing.is_cancelled();
                 return if stopped { Err(status(&stopping())) } else { Ok(()) };
@@ -112,14 +127,9 @@ impl Stream {
                 biased;
                 () = self.answers.closed() => return Ok(()),
                 Some(done) = self.pending.next(), if !self.pending.is_empty() => self.answer(done).await,
-                charge = admit(&self.call, waiting.as_ref()), if waiting.is_some() => {
-                    if let Some((frame, _)) = waiting.take() {
-                        self.take(frame, charge).await?;
-                    }
-                }
                 frame = inbound.message(), if waiting.is_none() && stage < Stage::Ending => match frame? {
                     None => stage = Stage::Ending,
-                    Some(frame) => waiting = self.admit_now(frame).await?,
+                    Some(frame) => waiting = Some(self.receive(frame)?),
                 },
                 () = drain.announced.cancelled(), if stage == Stage::Open => {
                     stage = Stage::Draining;
@@ -151,22 +161,19 @@ impl Stream {
         let _ = self.answers.send(Ok(ProduceStreamResponse { frame: Some(frame) })).await;
     }
 
-    /// Takes a frame that there is room for; the others come back with their size.
-    async fn admit_now(&mut self, frame: ProduceStreamRequest) -> Result<Option<(request::Frame, usize)>, Status> {
+    /// A frame with the charge for what it holds.
+    fn receive(&self, frame: ProduceStreamRequest) -> Result<(request::Frame, Charge), Status> {
         let Some(frame) = frame.frame else {
-            return Err(
-                self.refused(&invalid("frame", "it is empty, or of a kind that this broker does not know").into())
-            );
+            let fault = "it is empty, or of a kind that this broker does not know";
+            return Err(self.refused(&invalid("frame", fault).into()));
         };
-        let bytes = size(&frame);
-        let requests = &self.call.connection.requests;
-        if requests.used() + bytes <= MAX_IN_FLIGHT_BYTES.max(bytes)
-            && let Some(charge) = requests.try_charge(bytes)
-        {
-            self.take(frame, charge).await?;
-            return Ok(None);
-        }
-        Ok(Some((frame, bytes)))
+        let charge = self.call.hold(size(&frame));
+        Ok((frame, charge))
+    }
+
+    /// Whether a frame may be put in line beside what is in flight. One always may alone.
+    fn has_room(&self, charge: &Charge) -> bool {
+        self.in_flight == 0 || self.in_flight + charge.bytes() <= MAX_IN_FLIGHT_BYTES
     }
 
     /// Puts what a frame holds in line.
@@ -231,6 +238,7 @@ impl Stream {
         let max_timestamp = walked.max_timestamp;
         let pending =
             partition.append(AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit, order });
+        self.in_flight += bytes;
         self.pending.push(Box::pin(async move {
             let outcome = match pending.await {
                 Ok(done) => {
@@ -241,7 +249,7 @@ impl Stream {
             };
             drop(charge);
             let ack = ProduceAck { correlation_id, outcome: Some(outcome) };
-            ((acks != Acks::None).then_some(ack), began)
+            Done { ack: (acks != Acks::None).then_some(ack), began, bytes }
         }));
         Ok(())
     }
@@ -252,7 +260,7 @@ impl Stream {
             return count(&self.broker.metrics, &refused.0);
         }
         let ack = ProduceAck { correlation_id, outcome: Some(produce_ack::Outcome::Error(*refused.0)) };
-        self.pending.push(ready((Some(ack), began)).boxed());
+        self.pending.push(ready(Done { ack: Some(ack), began, bytes: 0 }).boxed());
     }
 
     async fn take_records(
@@ -290,7 +298,7 @@ impl Stream {
         began: Instant,
     ) -> Result<(), Refused> {
         let topic = Arc::clone(self.broker.topics.image().topic(name)?);
-        let silent = plan.acks == Acks::None;
+        let (silent, bytes) = (plan.acks == Acks::None, charge.bytes());
         self.sticky.bytes += plan.size();
         if self.sticky.bytes > STICKY_BYTES {
             self.sticky = Sticky { random: self.broker.context.random_u64(), bytes: 0 };
@@ -302,19 +310,21 @@ impl Stream {
         for refused in placed.iter().filter(|placed| !silent && placed.is_refused()) {
             self.lanes.refuse(name, refused.partition())?;
         }
+        self.in_flight += bytes;
         self.pending.push(Box::pin(async move {
             let results = join_all(placed.into_iter().map(|placed| placed.answer(&call))).await;
             let outcome = Some(produce_ack::Outcome::Response(v1::ProduceResponse { results }));
-            ((!silent).then_some(ProduceAck { correlation_id, outcome }), began)
+            Done { ack: (!silent).then_some(ProduceAck { correlation_id, outcome }), began, bytes }
         }));
         Ok(())
     }
 
     /// Sends an answer, with all others that are ready.
-    async fn answer(&mut self, first: (Option<ProduceAck>, Instant)) {
+    async fn answer(&mut self, first: Done) {
         let mut acks = Vec::new();
         let mut next = Some(first);
-        while let Some((ack, began)) = next {
+        while let Some(Done { ack, began, bytes }) = next {
+            self.in_flight -= bytes;
             self.rpc.latency.observe(began.elapsed());
             if let Some(ack) = ack {
                 count_refusals(&self.broker.metrics, &ack);
@@ -343,14 +353,7 @@ fn stopping() -> v1::LogError {
 fn size(frame: &request::Frame) -> usize {
     match frame {
         request::Frame::Batches(batches) => batches.batches.iter().map(|batch| batch.batch.len()).sum(),
-        request::Frame::Records(records) => prost::Message::encoded_len(records),
+        request::Frame::Records(records) => records.request.as_ref().map_or(0, |request| held(&request.records)),
         request::Frame::Open(_) | request::Frame::Resume(_) => 0,
     }
-}
-
-/// Waits for room for a frame.
-async fn admit(call: &Call, waiting: Option<&(request::Frame, usize)>) -> Charge {
-    let bytes = waiting.map_or(0, |(_, bytes)| *bytes);
-    let requests = &call.connection.requests;
-    requests.charge_within(bytes, MAX_IN_FLIGHT_BYTES).await
 }

@@ -1,7 +1,6 @@
 //! Produce, ProduceStream, InitProducer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
 use prost::Message;
@@ -13,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::batches::limits;
 use super::call::{Call, finish, refuse};
 use super::encoding::{Encoded, Plan, encode};
-use super::status::{Refused, invalid, refusal, status_with, unknown_outcome};
+use super::status::{Refused, invalid, status_with, unknown_outcome};
 use super::{Broker, call, produce_stream};
 use crate::memory::Charge;
 use crate::metrics::{Rpc, TopicMetrics};
@@ -22,8 +21,6 @@ use crate::security::Verb;
 use crate::storage::Durability;
 use crate::topics::Topic;
 
-/// How long a call waits for room among what is in flight.
-const ADMISSION_PATIENCE: Duration = Duration::from_secs(5);
 /// A status travels in HTTP/2 headers, whose size clients bound: a longer list of results is left out.
 const MAX_DETAIL_BYTES: usize = 4 << 10;
 
@@ -41,22 +38,12 @@ impl Service {
         call.authorize_topic(Verb::Produce, &request.topic)?;
         let topic = Arc::clone(self.broker.topics.image().topic(&request.topic)?);
         let plan = Plan::of(request, Acks::All)?;
-        let mut charge = admit(call, plan.size()).await?;
+        let mut charge = call.hold(plan.size());
         let sticky = (self.broker.context.random_u64() % topic.partitions.len().max(1) as u64) as i32;
         let placed = append(&self.broker, &topic, plan, || sticky, &mut charge, |_| Ok(None)).await?;
         let answers = placed.into_iter().map(|placed| placed.answer(call));
         Ok(join_all(answers).await)
     }
-}
-
-/// Waits for room, but not for ever.
-async fn admit(call: &Call, bytes: usize) -> Result<Charge, Refused> {
-    tokio::time::timeout(ADMISSION_PATIENCE, call.connection.requests.charge(bytes)).await.map_err(|_| {
-        Refused::of(refusal(
-            Reason::QuotaExceeded,
-            "too many bytes are in flight: wait and retry, or send less at a time",
-        ))
-    })
 }
 
 /// Records of a request that go to one partition: on their way, or refused.

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::Broker;
 use super::call::{Call, refuse};
+use super::consumer::PARTITION_BYTES;
 use super::fetch::{Reader, count_fetched, isolation, room, settle, size, total};
 use super::status::{Refused, invalid, refusal};
 use crate::metrics::Rpc;
@@ -55,6 +56,7 @@ async fn read(
     let mut changes = broker.topics.subscribe();
     let topic = Arc::clone(broker.topics.image().topic(&request.topic)?);
     let selection = Selection::of(&request, &topic)?;
+    let _held = call.hold(selection.partitions.len() * PARTITION_BYTES);
     let mut reading = Reading {
         broker,
         call,

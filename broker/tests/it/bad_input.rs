@@ -185,6 +185,20 @@ async fn produce_requests_that_make_no_sense_name_the_field() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_too_large_or_out_of_proportion_is_refused_and_the_connection_goes_on() {
+    let broker = TestBroker::start().await;
+    broker.topic("t", 1).await;
+    let value = "x".repeat(1_000_000);
+    let large = (0..9).map(|_| record(None, &value)).collect();
+    assert_eq!(reason(broker.producer().produce(produce_request("t", large)).await), Reason::BatchTooLarge);
+    let many = vec![v1::Record::default(); 100_001];
+    let status = broker.producer().produce(produce_request("t", many)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert!(status.message().contains("100000"), "{}", status.message());
+    assert_eq!(broker.produce("t", 0, &["fits"]).await, 0);
+}
+
+#[tokio::test]
 async fn p1_a_retry_through_the_stream_returns_the_first_offset() {
     let broker = TestBroker::start().await;
     broker.topic("t", 1).await;
