@@ -209,7 +209,12 @@ impl<'a> Poll<'a> {
             if let Some(error) = &data.error {
                 count(&self.broker.metrics, error);
             } else if slot.bytes > 0 {
-                count_fetched(&self.broker.metrics.topic(&data.topic), &data.batches);
+                let numbers = self.broker.metrics.topic(&data.topic);
+                count_fetched(&numbers, &data.batches);
+                if !data.records.is_empty() {
+                    numbers.fetched_bytes.inc_by(slot.bytes as u64);
+                    numbers.fetched_records.inc_by(data.records.len() as u64);
+                }
             }
             partitions.push(data);
         }
