@@ -73,6 +73,10 @@ A second one, a second later or more, ends the process at once; acknowledged rec
 
 #[derive(Subcommand, Debug)]
 enum Tool {
+    /// Show what a data directory holds. No broker may be using it.
+    Inspect(directory::Inspect),
+    /// Read every byte of a data directory and check it. No broker may be using it. Exits with 4 if something is damaged.
+    Verify(directory::Verify),
     /// Make a data directory with a damaged write-ahead log usable again, at the price of what cannot be read.
     Recover(directory::Recover),
     /// Show the version of this program and of the data format.
@@ -137,6 +141,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Tool {
     fn run(self) -> Exit {
         match self {
+            Self::Inspect(inspect) => inspect.run(),
+            Self::Verify(verify) => verify.run(),
             Self::Recover(recover) => recover.run(),
             Self::Version(version) => version.run(),
         }

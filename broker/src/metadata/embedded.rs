@@ -7,6 +7,7 @@
 //!
 //! Nothing is cached: metadata is read at starts and by people, and so no failed write can leave a wrong copy behind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -213,6 +214,25 @@ fn changes_of(kind: Kind, changes: broadcast::Receiver<Event>) -> impl futures::
 
 fn key(kind: Kind, name: &str) -> Vec<u8> {
     format!("object/{}/{name}", kind.as_str()).into_bytes()
+}
+
+/// Names of the topics by their ids, served or in the trash, as far as they can be read: for tools on a directory that no
+/// broker uses.
+pub fn topic_names(meta: &dyn MetaStore) -> Result<BTreeMap<Uuid, String>, StorageError> {
+    let mut names = BTreeMap::new();
+    for kind in [Kind::DeletedTopic, Kind::Topic] {
+        for (_, value) in meta.scan(&key(kind, ""))? {
+            let Ok(envelope) = serde_json::from_slice::<Envelope>(&value) else { continue };
+            let document = &envelope.document;
+            let topic = if kind == Kind::DeletedTopic { &document["topic"] } else { document };
+            let id = topic["status"]["topicId"].as_str().and_then(|id| Uuid::try_parse(id).ok());
+            let name = topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str());
+            if let (Some(id), Some(name)) = (id, name) {
+                names.insert(id, name.to_owned());
+            }
+        }
+    }
+    Ok(names)
 }
 
 fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Object, MetadataError> {

@@ -24,6 +24,13 @@ impl MetaDb {
         Ok(Self { db })
     }
 
+    /// Opens one that is there, to read only.
+    pub(crate) fn open_read_only(dir: &Path) -> Result<Self, StorageError> {
+        let opened = DB::open_for_read_only(&options::meta(), dir, false);
+        let db = opened.map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        Ok(Self { db })
+    }
+
     /// A value.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.db.get(key).map_err(|cause| StorageError::io("read metadata", &cause))

@@ -31,6 +31,7 @@ mod epochs;
 mod error;
 pub(crate) mod footer;
 pub(crate) mod index;
+pub mod inspect;
 pub(crate) mod keys;
 pub mod leader_epochs;
 pub(crate) mod ledger;

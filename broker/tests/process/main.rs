@@ -54,6 +54,11 @@ fn a_second_start_on_the_same_directory_is_refused_with_the_holders_pid() {
     assert_eq!(second.exit_code(), 3);
     let pid = format!("in use by process {}", broker.pid());
     assert!(second.log().contains(&pid), "{pid} is not in {}", second.log());
+    for command in ["inspect", "verify"] {
+        let tool = run(&[command, "--data-dir", dir.path().to_str().unwrap()], &[]);
+        assert_eq!(tool.code, 3, "{command}: {}", tool.stderr);
+        assert!(tool.stderr.contains(&pid), "{}", tool.stderr);
+    }
     assert_eq!(broker.get("/readyz").0, 200);
 }
 
@@ -220,6 +225,33 @@ fn the_log_level_is_changed_while_it_runs() {
     assert_eq!(broker.put("/log-level", "debug"), (200, "debug\n".to_owned()));
     assert_eq!(broker.wait_for("log level changed")["level"], "debug");
     assert_eq!(broker.put("/log-level", "loud").0, 400);
+}
+
+#[test]
+fn a_stopped_directory_is_inspected_and_verified() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let file = dir.path().join("topics.yaml");
+    fs::write(&file, TOPICS).unwrap();
+    let mut broker = Broker::start(&data, &["--manifest", file.to_str().unwrap()]);
+    broker.wait_for("ready");
+    produce(&mut broker, 20);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), 0);
+    for command in ["inspect", "verify"] {
+        for output in ["table", "json"] {
+            let tool = run(&[command, "--data-dir", data.to_str().unwrap(), "-o", output], &[]);
+            assert_eq!(tool.code, 0, "{command}: {}", tool.stderr);
+            assert_eq!(
+                output == "json",
+                serde_json::from_str::<serde_json::Value>(&tool.stdout).is_ok(),
+                "{}",
+                tool.stdout
+            );
+        }
+    }
+    let missing = run(&["inspect", "--data-dir", "/nonexistent"], &[]);
+    assert_eq!(missing.code, 1, "{}", missing.stderr);
 }
 
 #[test]
