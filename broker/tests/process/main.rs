@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use program::{Broker, run};
 use futures::{StreamExt, stream};
+use program::{Broker, run};
 use rustix::process::Signal;
 use taffrail_proto::v1::consumer_client::ConsumerClient;
 use taffrail_proto::v1::fetch_stream_request::Frame;
