@@ -109,11 +109,11 @@ fn table(found: &Inspection, names: &Names, depth: Depth) -> String {
     for fault in &found.faults {
         out += &[&fault.place, ": ", &fault.what, "\n"].concat();
     }
-    out += &match (found.faults.len(), depth) {
-        (0, Depth::Footers) => "nothing wrong in what was read; `verify` reads every byte\n".to_owned(),
-        (0, Depth::EveryByte) => "every byte was read and is right\n".to_owned(),
-        (faults, _) => format!("{faults} faults\n"),
-    };
+    match (found.faults.len(), depth) {
+        (0, Depth::Footers) => out.push_str("nothing wrong in what was read; `verify` reads every byte\n"),
+        (0, Depth::EveryByte) => out.push_str("every byte was read and is right\n"),
+        (faults, _) => out.push_str(&[&faults.to_string(), " faults\n"].concat()),
+    }
     out
 }
 

@@ -226,7 +226,7 @@ pub fn topic_names(meta: &dyn MetaStore) -> Result<BTreeMap<Uuid, String>, Stora
             let document = &envelope.document;
             let topic = if kind == Kind::DeletedTopic { &document["topic"] } else { document };
             let id = topic["status"]["topicId"].as_str().and_then(|id| Uuid::try_parse(id).ok());
-            let name = topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str());
+            let name = topic["spec"]["topicName"].as_str().or_else(|| topic["metadata"]["name"].as_str());
             if let (Some(id), Some(name)) = (id, name) {
                 names.insert(id, name.to_owned());
             }

@@ -114,13 +114,12 @@ impl Consume {
     async fn print_all(&self, mut consumer: Consumer, printer: &mut Printer) -> Result<()> {
         let mut left = self.limit.unwrap_or(u64::MAX);
         while left > 0 {
-            let next = match consumer.next().now_or_never() {
-                Some(next) => next,
+            let next = if let Some(next) = consumer.next().now_or_never() {
+                next
+            } else {
                 // What was read is shown before waiting: whoever follows must not wait for the records after it.
-                None => {
-                    printer.flush()?;
-                    consumer.next().await
-                }
+                printer.flush()?;
+                consumer.next().await
             };
             let Some(record) = next else { return Ok(()) };
             printer.print(&record?)?;

@@ -67,7 +67,7 @@ fn moments(found: &[(i32, &[ListedOffset])], format: Format) -> Result<()> {
         }
         Format::Table => {
             let row = |(partition, found): &(i32, &[ListedOffset])| {
-                let offset = found[0].offset.map_or("(none as late)".into(), |offset| offset.to_string());
+                let offset = found[0].offset.map_or_else(|| "(none as late)".into(), |offset| offset.to_string());
                 [partition.to_string(), offset, found[0].timestamp_ms.map_or(String::new(), output::moment)]
             };
             output::table(["PARTITION", "OFFSET", "TIMESTAMP"], found.iter().map(row))

@@ -63,6 +63,7 @@ pub(crate) struct Produce {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[expect(clippy::enum_variant_names, reason = "the field's names")]
 pub(crate) enum DeliveryMode {
     /// Sent once, never again.
     AtMostOnce,

@@ -185,7 +185,7 @@ async fn list(admin: &Admin, deleted: bool, format: Format) -> Result<()> {
         return Ok(());
     }
     let row = |t: &TopicDescription| {
-        let state = t.purge_at_ms.map_or("".into(), |at| format!("deleted, goes {}", output::moment(at)));
+        let state = t.purge_at_ms.map_or_else(String::new, |at| format!("deleted, goes {}", output::moment(at)));
         let partitions = t.partitions.len().to_string();
         [t.name.clone(), partitions, records(t).to_string(), output::bytes(size(t)), t.topic_id.clone(), state]
     };
@@ -277,7 +277,9 @@ async fn apply(admin: &Admin, files: &[PathBuf], dry_run: bool) -> Result<()> {
             Ok(found) => documents.extend(found),
             Err(found) => {
                 faults += found.len();
-                found.iter().for_each(|fault| eprintln!("{fault}"));
+                for fault in &found {
+                    eprintln!("{fault}");
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Records as text by a template, as JSON lines, or as their bare values.
 
+use std::fmt::Write as _;
 use std::io::{BufWriter, Stdout, Write};
 
 use anyhow::{Result, bail};
@@ -137,7 +138,10 @@ fn insert(document: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) 
         None => document.insert(name.into(), Value::Null),
         Some((_, Ok(text))) => document.insert(name.into(), json!(text)),
         Some((bytes, Err(_))) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let mut hex = String::with_capacity(bytes.len() * 2);
+            for byte in bytes {
+                let _ = write!(hex, "{byte:02x}");
+            }
             document.insert(format!("{name}Hex"), json!(hex))
         }
     };
@@ -169,7 +173,9 @@ mod tests {
     fn templates_name_every_part_of_a_record() {
         let mut out = vec![];
         let pieces = parse("{topic}/{partition}/{offset} {timestamp}\\t{key} {headers} {header:h}\\n").unwrap();
-        pieces.iter().for_each(|p| p.print(&record(), &mut out).unwrap());
+        for piece in &pieces {
+            piece.print(&record(), &mut out).unwrap();
+        }
         assert_eq!(String::from_utf8(out).unwrap(), "t/3/7 2001-09-09T01:46:40Z\tk h=1,h=2 1\n");
         assert!(parse("{nothing}").is_err() && parse("{open").is_err());
     }
