@@ -38,7 +38,7 @@ impl Load {
             topic: topic.to_owned(),
             writers: 2,
             padding: 1008,
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
             pause: Duration::ZERO,
         }
     }
@@ -62,12 +62,15 @@ impl Load {
     }
 }
 
+/// What each record was told.
+type Answers = Vec<(u64, Told)>;
+
 /// Writers at work.
 #[derive(Debug)]
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
-    tasks: Vec<JoinHandle<Result<Vec<(u64, Told)>>>>,
+    tasks: Vec<JoinHandle<Result<Answers>>>,
 }
 
 impl Writers {
@@ -102,7 +105,7 @@ impl Writers {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), enough).await.context("writers make no progress")
+        tokio::time::timeout(Duration::from_mins(1), enough).await.context("writers make no progress")
     }
 
     /// Stops them, waits for what is in flight, and gives what they were told.
@@ -125,7 +128,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self) -> Result<Vec<(u64, Told)>> {
+    async fn run(mut self) -> Result<Answers> {
         let mut told = vec![];
         let mut waiting = FuturesUnordered::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -149,7 +152,7 @@ impl Writer {
         Ok(told)
     }
 
-    fn note(&self, answer: Option<(u64, Told)>, told: &mut Vec<(u64, Told)>) {
+    fn note(&self, answer: Option<(u64, Told)>, told: &mut Answers) {
         if let Some((_, Told::Acked { .. })) = answer {
             self.acked.fetch_add(1, Ordering::Relaxed);
         }

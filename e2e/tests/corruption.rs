@@ -41,7 +41,7 @@ async fn d5_a_flipped_bit_in_stored_data_costs_its_own_offsets_and_no_others() -
     let (_, options) = broker.kill()?.start()?.stop()?;
     assert_eq!(tool(&["verify"], &options.data_dir)?.code, Some(0), "undamaged data is called damaged");
     let damaged: i64 = RECORDS / 2;
-    let table = |name: &str| name.ends_with(".sst");
+    let table = |name: &str| Path::new(name).extension().is_some_and(|e| e == "sst");
     let mut place = find(&options.data_dir, &table, &value(damaged as u64, 100_000)[..64])?;
     place.at += 50_000;
     flip(&place)?;
@@ -79,7 +79,7 @@ async fn d6_a_flipped_bit_in_the_write_ahead_log_is_named_and_only_a_person_acce
     let dir = tempfile::tempdir()?;
     let options = filled(dir.path(), 1000).await?.kill()?;
     let damaged = RECORDS / 2;
-    let log = |name: &str| name.ends_with(".log");
+    let log = |name: &str| Path::new(name).extension().is_some_and(|e| e == "log");
     let place = find(&options.data_dir, &log, &value(damaged as u64, 1000)[..64])?;
     flip(&place)?;
 

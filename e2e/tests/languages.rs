@@ -34,9 +34,12 @@ fn go(program: &str, broker: &Broker, topic: &str, input: &str) -> Result<String
     cli::run(command.args(["run", &format!("./{program}"), &address(broker), topic]), input)?.ok()
 }
 
-/// Lines "partition offset key value", as both examples print them: key → (partitions, values in the order read).
-fn by_key(printed: &str) -> Result<BTreeMap<String, (BTreeSet<u32>, Vec<String>)>> {
-    let mut keys: BTreeMap<String, (BTreeSet<u32>, Vec<String>)> = BTreeMap::new();
+/// Key → (partitions, values in the order read).
+type ByKey = BTreeMap<String, (BTreeSet<u32>, Vec<String>)>;
+
+/// Lines "partition offset key value", as both examples print them.
+fn by_key(printed: &str) -> Result<ByKey> {
+    let mut keys = ByKey::new();
     for line in printed.lines() {
         let [partition, _offset, rest] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
             anyhow::bail!("not a record: {line}")

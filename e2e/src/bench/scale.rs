@@ -45,7 +45,7 @@ async fn load(broker: &Broker, topic: &str, partitions: i32, bytes: u64) -> Resu
 
 /// The rows about resident memory at rest.
 pub async fn rest(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     let broker = sitting.broker("rest", &[("rest", 16, "")], &[])?;
     let resident = |broker: &Broker| Ok::<_, anyhow::Error>(broker.resident_bytes()? as f64 / MIB as f64);
     tokio::time::sleep(minute).await;

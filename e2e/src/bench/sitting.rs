@@ -46,7 +46,7 @@ impl Sitting {
     pub fn discard(&self, broker: Broker) -> Result<()> {
         let (status, options) = broker.stop()?;
         ensure!(status.success(), "the broker ended with {status}: see {}", options.log.display());
-        let dir = options.data_dir.parent().unwrap_or(Path::new("."));
+        let dir = options.data_dir.parent().unwrap_or_else(|| Path::new("."));
         Ok(std::fs::remove_dir_all(dir)?)
     }
 }

@@ -77,7 +77,7 @@ fn write_report(options: &Options, figures: Figures, begin: Instant) -> Result<(
         report::table(&rows),
     );
     if !missing.is_empty() {
-        text += &format!("\nNot taken in this run: {}.\n", missing.join("; "));
+        text += &["\nNot taken in this run: ", &missing.join("; "), ".\n"].concat();
     }
     std::fs::write(options.report.join("REPORT.md"), &text)?;
     std::fs::write(options.report.join("figures.json"), serde_json::to_string_pretty(&rows)?)?;
