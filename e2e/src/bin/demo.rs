@@ -20,7 +20,7 @@ const TOPIC: &str = "flights";
 const MANIFEST: &str = include_str!("../../demo/topics.yaml");
 /// The whole stream takes at least this long, so that the kill falls into its middle.
 const STREAM_TIME: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A record as `taffrail consume -o json` prints it.
 #[derive(Debug, Deserialize)]

@@ -100,7 +100,9 @@ proptest! {
         }).collect();
         let replay = |part: &[Sequenced]| {
             let mut state = Producers::new();
-            part.iter().for_each(|b| state.record(b, b.batch.base_offset));
+            for b in part {
+                state.record(b, b.batch.base_offset);
+            }
             state
         };
         let (front, back) = log.split_at(cut.min(log.len()));
