@@ -8,7 +8,7 @@ use tonic::transport::Uri;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The port of a broker's gRPC listener where none is given.
-pub const DEFAULT_PORT: u16 = 9092;
+pub const DEFAULT_PORT: u16 = 9094;
 
 /// Settings of a [`Client`](crate::Client). `ClientConfig::new("broker:9092")` and defaults do for most.
 #[derive(Clone, Debug)]

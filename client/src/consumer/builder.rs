@@ -129,14 +129,25 @@ impl ConsumerBuilder {
             return Err(Error::local(ErrorKind::InvalidArgument, message));
         }
         let assigned = self.assigned().await?;
-        let (shared, follow) = (self.shared.clone(), self.follow);
+        let (shared, follow, reset) = (self.shared.clone(), self.follow, self.reset);
         let places: Vec<_> = stream::iter(assigned)
             .map(|(topic, partition, from)| {
                 let shared = shared.clone();
                 async move {
                     let offset = start_offset(&shared, &topic, partition, from).await?;
-                    let end = if follow { None } else { Some(end_offset(&shared, &topic, partition).await?) };
-                    Ok::<_, Error>((topic, partition, offset, end))
+                    if follow {
+                        return Ok::<_, Error>((topic, partition, offset, None));
+                    }
+                    let end = end_offset(&shared, &topic, partition).await?;
+                    let offset = match reset {
+                        // Nothing would be read, so no broker would say that it is not there.
+                        ResetPolicy::Fail if offset > end => return Err(beyond_end(&topic, partition, offset, end)),
+                        ResetPolicy::Earliest if offset > end => {
+                            start_offset(&shared, &topic, partition, Position::Earliest).await?
+                        }
+                        _ => offset,
+                    };
+                    Ok((topic, partition, offset, Some(end)))
                 }
             })
             .buffered(LOOKUPS)
@@ -169,6 +180,12 @@ impl ConsumerBuilder {
         }
         Ok(assigned)
     }
+}
+
+fn beyond_end(topic: &str, partition: i32, offset: i64, end: i64) -> Error {
+    let message =
+        format!("offset {offset} of {topic}/{partition} is not there yet, the end is {end}: begin there or before");
+    Error::local(ErrorKind::OffsetOutOfRange, message)
 }
 
 /// The offset of a position.
