@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The port of a broker's gRPC listener where none is given.
 pub const DEFAULT_PORT: u16 = 9094;
 
-/// Settings of a [`Client`](crate::Client). `ClientConfig::new("broker:9092")` and defaults do for most.
+/// Settings of a [`Client`](crate::Client). `ClientConfig::new("broker:9094")` and defaults do for most.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// Brokers to begin with, each `host`, `host:port` or `http://host:port`; the others are learnt from them.
@@ -70,7 +70,7 @@ impl ClientConfig {
         if self.endpoints.is_empty() {
             return Err(Error::local(
                 ErrorKind::InvalidArgument,
-                "no endpoint given: name a broker, such as localhost:9092",
+                "no endpoint given: name a broker, such as localhost:9094",
             ));
         }
         self.endpoints.iter().map(|e| authority(e)).collect()
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn endpoints_are_brought_into_one_form() {
         let config = ClientConfig::new("a, b:1,http://c:2 ,[::1]:3,grpc://d");
-        assert_eq!(config.validate().unwrap(), ["a:9092", "b:1", "c:2", "[::1]:3", "d:9092"]);
+        assert_eq!(config.validate().unwrap(), ["a:9094", "b:1", "c:2", "[::1]:3", "d:9094"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! # async fn example() -> taffrail_client::Result<()> {
 //! use taffrail_client::{Client, Position, Record};
 //!
-//! let client = Client::connect("localhost:9092")?;
+//! let client = Client::connect("localhost:9094")?;
 //! let producer = client.producer().build()?;
 //! let receipt = producer.send(Record::to("orders").key("customer-7").value("12 apples")).await?;
 //! println!("stored at offset {:?}", receipt.await?.offset);

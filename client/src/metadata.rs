@@ -262,7 +262,7 @@ mod tests {
             partitions: epochs.iter().enumerate().map(partition).collect(),
             ..TopicMetadata::default()
         };
-        let endpoint = format!("broker-{leader}:9092");
+        let endpoint = format!("broker-{leader}:9094");
         GetMetadataResponse {
             brokers: vec![BrokerEndpoint { id: leader, endpoint }],
             topics: vec![topic],
@@ -287,7 +287,7 @@ mod tests {
         let old = Snapshot::default().merge(&asked(), answer("old", &[9], 1));
         let new = old.merge(&asked(), answer("new", &[0], 1));
         assert_eq!(new.topic("t").unwrap().partitions, [Leader { broker: 1, epoch: 0 }]);
-        assert_eq!(new.leader("t", 0), Some("broker-1:9092"));
+        assert_eq!(new.leader("t", 0), Some("broker-1:9094"));
         assert_eq!(new.leader("t", 1), None);
         assert_eq!(new.leader("t", -1), None);
     }
