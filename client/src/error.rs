@@ -207,7 +207,11 @@ impl From<Status> for Error {
         if let Some(detail) = log_error_of(&status) {
             return detail.into();
         }
-        let (kind, outcome, retriable) = meaning_of(status.code());
+        let (kind, outcome, retriable) = if refused(&status) {
+            (ErrorKind::Unavailable, RequestOutcome::NotApplied, true)
+        } else {
+            meaning_of(status.code())
+        };
         let message = match kind {
             ErrorKind::Unavailable => {
                 format!("no broker answers ({}): check the address and that it runs", text(&status))
@@ -217,6 +221,18 @@ impl From<Status> for Error {
         };
         Self::new(kind, outcome, retriable, message)
     }
+}
+
+/// Nobody listened, so nothing was sent: a broker that is about to start will take the same call.
+fn refused(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// What stands in a status, with the causes below it: a transport fault's own message is only "transport error".
