@@ -31,11 +31,11 @@ fn append(log: &Arc<dyn Log>, batches: i64) {
     }
 }
 
-/// 40 batches in partition 0, 20 in partition 1, over several epochs.
+/// 80 batches in partition 0, 40 in partition 1, over several epochs.
 fn filled() -> (TempDir, Arc<Engine>) {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
-    for (index, batches) in [(0, 40), (1, 20)] {
+    for (index, batches) in [(0, 80), (1, 40)] {
         append(&engine.create(PartitionId { topic: Uuid::from_u128(1), index }).unwrap(), batches);
     }
     (dir, engine)
@@ -60,8 +60,8 @@ fn what_was_stored_is_counted_after_a_close_and_after_a_crash() {
             assert_eq!(found.open_epochs, u64::from(!close));
             let logs: Vec<_> =
                 found.logs.iter().map(|l| (l.partition, l.first_offset, l.last_offset, l.batches)).collect();
-            assert_eq!(logs, [(0, Some(0), Some(39), 40), (1, Some(0), Some(19), 20)]);
-            assert_eq!(found.logs[0].bytes, 40 * batch(0).len() as u64);
+            assert_eq!(logs, [(0, Some(0), Some(79), 80), (1, Some(0), Some(39), 40)]);
+            assert_eq!(found.logs[0].bytes, 80 * batch(0).len() as u64);
         }
     }
 }
@@ -75,7 +75,7 @@ fn looking_changes_nothing() {
     let engine = open(&dir);
     let identity = engine.identity();
     assert!(identity.clean && identity.incarnation == 2, "{identity:?}");
-    assert_eq!(engine.logs()[0].extent().end, 40);
+    assert_eq!(engine.logs()[0].extent().end, 80);
 }
 
 fn largest_table(dir: &TempDir) -> PathBuf {
@@ -99,7 +99,7 @@ fn d5_a_flipped_bit_in_stored_batches_is_found_with_the_offsets_concerned() {
     let found = look(&dir, Depth::EveryByte);
     assert!(found.faults.iter().any(|fault| fault.place.contains("offset ")), "{:?}", found.faults);
     // The footers are whole: what is stored is still known.
-    assert_eq!(found.logs[0].last_offset, Some(39));
+    assert_eq!(found.logs[0].last_offset, Some(79));
     assert_eq!(look(&dir, Depth::Footers).faults, []);
 }
 
