@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taffrail_proto::record::Compression as Codec;
+use taffrail_proto::record::Compression;
 use taffrail_proto::v1;
 
 use super::Producer;
@@ -33,34 +33,6 @@ pub enum Acks {
     All,
 }
 
-/// How batches are compressed, on the wire and on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// gzip: for readers that know nothing else.
-    Gzip,
-    /// Snappy.
-    Snappy,
-    /// LZ4: the least work.
-    Lz4,
-    /// Zstandard: the smallest.
-    Zstd,
-}
-
-impl From<Compression> for Codec {
-    fn from(compression: Compression) -> Self {
-        match compression {
-            Compression::None => Self::None,
-            Compression::Gzip => Self::Gzip,
-            Compression::Snappy => Self::Snappy,
-            Compression::Lz4 => Self::Lz4,
-            Compression::Zstd => Self::Zstd,
-        }
-    }
-}
-
 impl Acks {
     pub(super) fn to_wire(self) -> v1::Acks {
         match self {
@@ -76,7 +48,7 @@ impl Acks {
 pub(super) struct Settings {
     pub(super) delivery: Delivery,
     pub(super) acks: Acks,
-    pub(super) compression: Codec,
+    pub(super) compression: Compression,
     pub(super) linger: Duration,
     pub(super) batch_size: usize,
     pub(super) buffer_memory: usize,
@@ -98,7 +70,7 @@ impl ProducerBuilder {
         let settings = Settings {
             delivery: Delivery::default(),
             acks: Acks::All,
-            compression: Codec::None,
+            compression: Compression::None,
             linger: Duration::from_millis(5),
             batch_size: 64 << 10,
             buffer_memory: 32 << 20,
@@ -122,7 +94,7 @@ impl ProducerBuilder {
 
     /// Default: none, which costs no time; LZ4 pays wherever the network or the disk is the bound.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.settings.compression = compression.into();
+        self.settings.compression = compression;
         self
     }
 

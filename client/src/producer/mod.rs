@@ -29,9 +29,11 @@ use crate::client::Shared;
 use crate::error::{Error, Result};
 use crate::metrics::{ProducerCounters, ProducerMetrics};
 
-pub use self::builder::{Acks, Compression, Delivery, ProducerBuilder};
+pub use self::builder::{Acks, Delivery, ProducerBuilder};
 pub use self::delivery::{Receipt, RecordMetadata};
 pub use self::record::Record;
+/// How batches are compressed, on the wire and on disk.
+pub use taffrail_proto::record::Compression;
 
 /// Writes records; from [`Client::producer`](crate::Client::producer). Cheap to clone: all clones share the batches.
 ///

@@ -17,16 +17,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use taffrail_proto::record::BatchProducer;
-use taffrail_proto::record::header::{add_to_sequence, set_producer};
+use taffrail_proto::record::header::add_to_sequence;
 use taffrail_proto::v1::{Appended, Reason};
 use tokio::time::Instant;
 
 use super::accumulator::SealedBatch;
-use super::delivery::{BatchResult, BatchState};
+use super::delivery::BatchState;
 use crate::error::{Error, ErrorKind, RequestOutcome};
 use crate::retry::Backoff;
+
+mod entry;
+
+use self::entry::{Answer, Attempted, Entry, stamped, timed_out};
+pub(super) use self::entry::{Ended, Sending};
 
 /// What the producer promised, as far as a queue is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -46,70 +50,6 @@ pub(super) struct Promise {
 pub(super) struct Identity {
     pub(super) id: i64,
     pub(super) epoch: i16,
-}
-
-/// What is known of a batch that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Attempted {
-    /// It was not sent yet, or every try was refused without effect.
-    NotStored,
-    /// A try went unanswered, or nobody knows its outcome.
-    MaybeStored,
-}
-
-/// What the stream has said of a batch in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Awaited,
-    /// Refused: to be sent again.
-    Again,
-}
-
-#[derive(Debug)]
-struct Entry {
-    batch: SealedBatch,
-    /// Given at the first sending.
-    sequence: Option<i32>,
-    attempted: Attempted,
-    answer: Answer,
-    correlation: u32,
-    /// Its end was told (its time ran out) while its answer is awaited.
-    ended: bool,
-}
-
-impl Entry {
-    fn deadline(&self, promise: &Promise) -> Instant {
-        self.batch.opened + promise.delivery_timeout
-    }
-
-    fn outcome(&self) -> RequestOutcome {
-        match (self.attempted, self.answer) {
-            (Attempted::NotStored, _) => RequestOutcome::NotApplied,
-            (Attempted::MaybeStored, _) => RequestOutcome::Unknown,
-        }
-    }
-}
-
-/// A batch that came to its end.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) state: Arc<BatchState>,
-    pub(super) result: BatchResult,
-    /// Of the batch, for the books.
-    pub(super) memory: usize,
-    pub(super) records: i32,
-    pub(super) opened: Instant,
-}
-
-/// A batch to be sent now.
-#[derive(Debug)]
-pub(super) struct Sending {
-    pub(super) correlation: u32,
-    pub(super) bytes: Bytes,
-    /// The partition was refused on this stream: tell the broker to take it up again first.
-    pub(super) resume: bool,
-    /// It was sent before.
-    pub(super) retry: bool,
 }
 
 /// What a queue needs next.
@@ -236,7 +176,7 @@ impl Queue {
         let Some(at) = self.find(correlation) else { return };
         let Some(entry) = self.in_flight.remove(at) else { return };
         self.backoff.reset();
-        end(&entry, Ok(appended), ended);
+        entry.end(Ok(appended), ended);
         self.requeue();
     }
 
@@ -296,7 +236,7 @@ impl Queue {
             RequestOutcome::NotApplied => entry.outcome(),
             outcome => outcome,
         };
-        end(&entry, Err(error.with(outcome, "the batch was refused")), ended);
+        entry.end(Err(error.with(outcome, "the batch was refused")), ended);
     }
 
     /// When all that is in flight has been answered, what was refused goes back to the front, in order.
@@ -325,7 +265,7 @@ impl Queue {
         if !self.promise.retries {
             for entry in self.in_flight.drain(..) {
                 let outcome = entry.outcome();
-                end(&entry, Err(error.with(outcome, "the connection broke before the answer")), ended);
+                entry.end(Err(error.with(outcome, "the connection broke before the answer")), ended);
             }
         }
         self.requeue();
@@ -344,7 +284,7 @@ impl Queue {
                 let message = "the batch was sent and its answer lost, and the broker does not know this producer any more: \
                                it may be stored or not; look in the topic before sending it again";
                 let error = Error::transient(ErrorKind::Unavailable, RequestOutcome::Unknown, message);
-                end(&entry, Err(error), ended);
+                entry.end(Err(error), ended);
             } else {
                 entry.sequence = None;
                 self.waiting.push_front(entry);
@@ -359,12 +299,12 @@ impl Queue {
             let unanswered = entry.answer == Answer::Awaited;
             let outcome = if unanswered { RequestOutcome::Unknown } else { entry.outcome() };
             entry.ended = true;
-            ended.push(ended_now(entry, Err(timed_out(&promise, outcome, why))));
+            ended.push(entry.ended_now(Err(timed_out(&promise, outcome, why))));
         }
         while let Some(entry) = self.waiting.pop_front_if(|e| e.deadline(&promise) <= now) {
             self.hole |= entry.sequence.is_some();
             let outcome = entry.outcome();
-            end(&entry, Err(timed_out(&promise, outcome, why)), ended);
+            entry.end(Err(timed_out(&promise, outcome, why)), ended);
         }
     }
 
@@ -376,7 +316,7 @@ impl Queue {
             }
             self.hole |= entry.sequence.is_some();
             let outcome = entry.outcome();
-            end(&entry, Err(error.with(outcome, "the batch was given up")), ended);
+            entry.end(Err(error.with(outcome, "the batch was given up")), ended);
         }
     }
 
@@ -391,31 +331,6 @@ enum Verdict {
     Again,
     NewIdentity,
     Fail,
-}
-
-fn end(entry: &Entry, result: BatchResult, ended: &mut Vec<Ended>) {
-    if !entry.ended {
-        ended.push(ended_now(entry, result));
-    }
-}
-
-fn ended_now(entry: &Entry, result: BatchResult) -> Ended {
-    let SealedBatch { state, memory, records, opened, .. } = &entry.batch;
-    Ended { state: state.clone(), result, memory: *memory, records: *records, opened: *opened }
-}
-
-fn timed_out(promise: &Promise, outcome: RequestOutcome, why: Option<&Error>) -> Error {
-    let seconds = promise.delivery_timeout;
-    let cause = why.map(|e| format!(" (last fault: {e})")).unwrap_or_default();
-    let message = format!("not acknowledged within {seconds:?}{cause}: check the broker, or raise delivery_timeout");
-    Error::transient(ErrorKind::Timeout, outcome, message)
-}
-
-/// The batch with a producer's identity in its header; copied only if somebody else still holds it.
-fn stamped(batch: Bytes, producer: BatchProducer) -> Bytes {
-    let mut batch = batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    set_producer(&mut batch, producer);
-    batch.freeze()
 }
 
 #[cfg(test)]
