@@ -37,6 +37,7 @@ impl Engine {
         let reserve = opened.options.reserve(Volume::of(dir)?.total);
         let (queue, commands) = bounded(QUEUE);
         let shared = Arc::new(Shared::new(opened, queue, lock)?);
+        shared.keep_copies();
         let writer = Writer::new(Arc::clone(&shared), commands, reserve);
         let spawned = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
         let writer = spawned.map_err(|cause| StorageError::io("start the writer thread", &cause))?;
@@ -109,10 +110,12 @@ impl Storage for Engine {
 
     fn status(&self) -> Status {
         let live = self.shared.cells().iter().map(|cell| cell.lock().state.bytes()).sum();
+        let (data, meta) = (Shared::data_dir(&self.shared.dir), Shared::meta_dir(&self.shared.dir));
+        let directories = [data.as_path(), &meta, self.shared.copies.dir()];
         Status {
             failed: self.shared.failure().map(ToString::to_string),
             disk_full: self.shared.disk_full.load(Ordering::Relaxed),
-            used_bytes: used(&Shared::data_dir(&self.shared.dir)) + used(&Shared::meta_dir(&self.shared.dir)),
+            used_bytes: directories.into_iter().map(used).sum(),
             free_bytes: Volume::of(&self.shared.dir).map_or(0, |volume| volume.free),
             epochs: self.shared.epochs.lock().len() as u64,
             live_bytes: live,
@@ -129,6 +132,7 @@ impl Storage for Engine {
             closed => closed?,
         }
         self.join();
+        self.shared.keep_copies();
         recovery::mark_clean(&self.shared.meta, self.shared.identity.incarnation)
     }
 }

@@ -1,4 +1,4 @@
-//! The whole on-disk schema of the two databases.
+//! The whole on-disk schema of the two databases. Beside them lie copies of footers ([`front`](super::front)).
 //!
 //! # Database `data`, default column family only
 //!

@@ -13,7 +13,7 @@ use super::ledger::Snapshot;
 use super::log::LogCell;
 use super::producers::{Producers, Sequenced};
 use super::shared::Shared;
-use super::{LogId, ReadError, StorageError, read};
+use super::{LogId, StorageError, read};
 
 /// The state after a truncation to `to`, which lies below the log's end; `None` if a batch begins before `to` and ends
 /// behind it. Nothing of the log is staged.
@@ -110,10 +110,7 @@ impl Source<'_> {
 
     fn piece(&self, entry: &Entry) -> Result<Piece, StorageError> {
         let key = DataKey::Footer { epoch: entry.container, log: self.log };
-        let footer = read::footer(self.shared, entry.container, self.log).map_err(|fault| match fault {
-            ReadError::Storage(fault) => fault,
-            fault => self.damaged(key, &fault),
-        })?;
+        let footer = read::footer(self.shared, entry.container, self.log)?;
         let piece = footer.and_then(|footer| footer.piece(entry.origin).cloned());
         piece.ok_or_else(|| self.damaged(key, &"it is missing"))
     }
