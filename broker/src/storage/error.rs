@@ -1,6 +1,6 @@
 //! What can go wrong in storage, by fact.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::ErrorKind;
@@ -108,6 +108,20 @@ impl StorageError {
         }
     }
 
+    /// The database in `dir` does not open. Damage if RocksDB says so or misses a file; then it names the file, or it is the
+    /// one that says which others there are.
+    pub(crate) fn unopened(dir: &Path, cause: &rocksdb::Error) -> Self {
+        let what = format!("the database does not open: {cause}");
+        let misses = cause.kind() == ErrorKind::IOError && cause.as_ref().contains("No such file");
+        if cause.kind() != ErrorKind::Corruption && !misses {
+            return Self::Io { doing: "open the database", cause: format!("{}: {cause}", dir.display()).into() };
+        }
+        match place(cause.as_ref()) {
+            Some((file, at)) => Self::Damaged { file, at, what },
+            None => Self::Damaged { file: manifest(dir).display().to_string(), at: 0, what },
+        }
+    }
+
     /// The write-ahead log of the batches is damaged: all else can be read, and a person can decide to go on without what
     /// lies behind the damage (D6).
     pub fn is_log_damage(&self) -> bool {
@@ -124,6 +138,13 @@ fn place(message: &str) -> Option<(String, u64)> {
     let (_, file) = before.split_once(" in /")?;
     let at = behind.split(' ').next()?.parse().ok()?;
     Some((format!("/{file}"), at))
+}
+
+/// The file that names all others: the one that `CURRENT` tells, or `CURRENT` itself if there is none of that name.
+fn manifest(dir: &Path) -> PathBuf {
+    let current = dir.join("CURRENT");
+    let named = std::fs::read_to_string(&current).ok().map(|name| dir.join(name.trim()));
+    named.filter(|file| file.is_file()).unwrap_or(current)
 }
 
 /// A read failed.

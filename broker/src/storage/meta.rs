@@ -20,20 +20,20 @@ pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 impl MetaDb {
     /// Opens or makes it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
-        let db = DB::open(&options::meta(), dir).map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        let db = DB::open(&options::meta(), dir).map_err(|cause| StorageError::unopened(dir, &cause))?;
         Ok(Self { db })
     }
 
     /// Opens one that is there, to read only.
     pub(crate) fn open_read_only(dir: &Path) -> Result<Self, StorageError> {
         let opened = DB::open_for_read_only(&options::meta(), dir, false);
-        let db = opened.map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        let db = opened.map_err(|cause| StorageError::unopened(dir, &cause))?;
         Ok(Self { db })
     }
 
     /// A value.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db.get(key).map_err(|cause| StorageError::io("read metadata", &cause))
+        self.db.get(key).map_err(|cause| self.unread(&cause))
     }
 
     /// A `u32`, big endian.
@@ -50,13 +50,17 @@ impl MetaDb {
     pub(crate) fn read_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
         let mut found = vec![];
         for item in self.db.iterator(IteratorMode::From(prefix, Direction::Forward)) {
-            let (key, value) = item.map_err(|cause| StorageError::io("read metadata", &cause))?;
+            let (key, value) = item.map_err(|cause| self.unread(&cause))?;
             if !key.starts_with(prefix) {
                 break;
             }
             found.push((key.into_vec(), value.into_vec()));
         }
         Ok(found)
+    }
+
+    fn unread(&self, cause: &rocksdb::Error) -> StorageError {
+        StorageError::by_rocksdb(self.db.path(), "metadata", cause)
     }
 
     /// Makes changes, all or none, on the device when it returns.
