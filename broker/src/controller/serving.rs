@@ -11,9 +11,6 @@ use crate::partition::{Partition, raise_epoch};
 use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
 use crate::topics::{Settings, Topic, Topics};
 
-/// Key in the metadata: leader epochs are still to be raised. Its value is empty.
-const RAISE_EPOCHS_KEY: &[u8] = b"broker/raise-epochs";
-
 /// Storage and the registry of what is served.
 pub(super) struct Serving {
     context: Context,
@@ -52,25 +49,17 @@ impl Serving {
     }
 
     /// Where this start cannot prove that all acknowledged appends are there, raises the leader epoch of every log, also of
-    /// those that are not served now but may be again (D7). A note that this is to be done is kept until it is: a start after
-    /// a crash half way has no way to know otherwise.
+    /// those that are not served now but may be again (D7).
     pub(super) async fn raise_epochs(&self) -> Result<(), StorageError> {
-        let (meta, complete) = (self.storage.meta(), self.storage.identity().complete);
-        let note = move || {
-            if complete {
-                return Ok(meta.get(RAISE_EPOCHS_KEY)?.is_some());
-            }
-            meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), Some(vec![]))]).map(|()| true)
-        };
-        if !blocking(note).await? {
+        if self.storage.identity().complete {
             return Ok(());
         }
         tracing::warn!("the last stop may have lost acknowledged records: the leader epoch of every partition rises");
         let logs = self.storage.logs();
         let raising: Vec<_> = logs.iter().map(|log| raise_epoch(&**log)).collect();
         futures::future::try_join_all(raising).await?;
-        let meta = self.storage.meta();
-        blocking(move || meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), None)])).await
+        let storage = self.storage.clone();
+        blocking(move || storage.mark_complete()).await
     }
 
     /// All logs there are.

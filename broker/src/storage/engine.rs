@@ -108,6 +108,10 @@ impl Storage for Engine {
         self.shared.identity.clone()
     }
 
+    fn mark_complete(&self) -> Result<(), StorageError> {
+        recovery::mark_complete(&self.shared.meta)
+    }
+
     fn status(&self) -> Status {
         let live = self.shared.cells().iter().map(|cell| cell.lock().state.bytes()).sum();
         let (data, meta) = (Shared::data_dir(&self.shared.dir), Shared::meta_dir(&self.shared.dir));

@@ -22,7 +22,7 @@ use super::ledger::Ledger;
 use super::lock::DirLock;
 use super::meta::MetaDb;
 use super::shared::Shared;
-use super::{EngineOptions, LogId, MetaStore, StorageError, options, wal};
+use super::{EngineOptions, LogId, MetaStore, StorageError, options, recovery, wal};
 
 /// Faults that are listed; more would not help anyone.
 const MAX_FAULTS: usize = 1_000;
@@ -112,15 +112,16 @@ impl Directory {
             return Err(StorageError::io("inspect", &format!("{} is no data directory", dir.display())));
         }
         let lock = DirLock::take(dir)?;
-        wal::scan(&meta_dir, false)?;
+        recovery::scan_meta(&meta_dir)?;
         let meta = MetaDb::open_read_only(&meta_dir)?;
         let mut found = identity(&meta)?;
         if found.format_version > FORMAT {
             let dir = dir.display().to_string();
             return Err(StorageError::NewerFormat { dir, found: found.format_version, known: FORMAT });
         }
+        let survived = recovery::before(&meta, &recovery::boot_id())?.same_boot;
         if !found.clean
-            && let Err(damage) = wal::scan(&data_dir, false)
+            && let Err(damage) = wal::scan(&data_dir, survived)
         {
             found.fault(data_dir.display().to_string(), damage.to_string());
         }
@@ -338,7 +339,7 @@ fn open_data(dir: &Path, found: &mut Inspection) -> Result<Option<DB>, StorageEr
     match DB::open_for_read_only(&tuned, dir, false) {
         Ok(data) => Ok(Some(data)),
         Err(cause) => {
-            found.fault(dir.display().to_string(), format!("the database does not open: {cause}"));
+            found.fault(dir.display().to_string(), StorageError::unopened(dir, &cause).to_string());
             Ok(None)
         }
     }

@@ -189,6 +189,9 @@ pub trait Storage: Send + Sync + 'static {
     fn meta(&self) -> Arc<dyn MetaStore>;
     /// Who this data directory is and how it was left.
     fn identity(&self) -> Identity;
+    /// Notes, durably, that leader epochs have risen since [`Identity::complete`] was false; blocks. Until then each later
+    /// start says false too, however it was left: what a crash between keeps from being done is still to be done (D7).
+    fn mark_complete(&self) -> Result<(), StorageError>;
     /// Disk and failure state.
     fn status(&self) -> Status;
     /// Gives back space that no live record needs and seals what has been open for long: one round; blocks, for seconds.
@@ -220,7 +223,8 @@ pub struct Identity {
     /// The broker before closed it properly.
     pub clean: bool,
     /// All acknowledged appends are known to be there: closed properly, or the process died on a kernel that stayed up
-    /// (same boot id) and the write-ahead log has no hole. Otherwise leader epochs must rise (D7).
+    /// (same boot id) and the write-ahead log has no hole. Otherwise leader epochs must rise (D7), and
+    /// [`Storage::mark_complete`] is told.
     pub complete: bool,
 }
 

@@ -32,7 +32,7 @@ use super::wal::sync_mark;
 use super::writer::RESERVED;
 use super::{EngineOptions, LogId, PartitionId, StorageError, options, wal};
 use fold::Fold;
-pub(super) use identity::mark_clean;
+pub(super) use identity::{before, boot_id, mark_clean, mark_complete, scan_meta};
 
 /// Opens a directory; the lock is held.
 pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, StorageError> {
@@ -40,9 +40,9 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, Storage
     for dir in [&meta_dir, &data_dir] {
         std::fs::create_dir_all(dir).map_err(|cause| StorageError::io("make the data directory", &cause))?;
     }
-    let boot_id = identity::boot_id();
+    let boot_id = boot_id();
     let meta = Arc::new(identity::open_meta(dir, &meta_dir)?);
-    let before = identity::before(&meta, &boot_id)?;
+    let before = before(&meta, &boot_id)?;
     if before.is_new() && data_dir.join("CURRENT").exists() {
         return Err(StorageError::damaged(
             &meta_dir,
@@ -89,7 +89,7 @@ fn scan(data_dir: &Path, same_boot: bool, accept_loss: bool) -> Result<bool, Sto
 
 fn open_data(dir: &Path, engine: &EngineOptions) -> Result<DB, StorageError> {
     let tuned = options::data(engine, options::supports_direct_io(dir))?;
-    DB::open(&tuned, dir).map_err(|cause| StorageError::damaged(dir, "the database does not open", &cause))
+    DB::open(&tuned, dir).map_err(|cause| StorageError::unopened(dir, &cause))
 }
 
 struct Recovery<'a> {
