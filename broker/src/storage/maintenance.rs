@@ -51,7 +51,7 @@ pub(super) fn round(shared: &Shared) -> Result<Maintenance, StorageError> {
     if let Some(refusal) = shared.refusal() {
         return Err(refusal);
     }
-    let mut done = Maintenance::default();
+    let (mut done, metrics) = (Maintenance::default(), &shared.options.metrics);
     retire(shared)?;
     done.dropped += drop_dead(shared)?;
     let limits = limits(shared)?;
@@ -61,6 +61,8 @@ pub(super) fn round(shared: &Shared) -> Result<Maintenance, StorageError> {
         }
         match rewrite(shared, &group) {
             Ok(rewritten) => {
+                metrics.rewritten_epochs.inc_by(group.len() as u64);
+                metrics.rewritten_bytes.inc_by(rewritten.bytes);
                 done.rewritten += group.len() as u64;
                 done.rewritten_bytes += rewritten.bytes;
             }
@@ -146,7 +148,9 @@ fn forget_gone(shared: &Shared, left: &mut Vec<u32>) -> u64 {
         }
     }
     *left = there;
-    (before - left.len()) as u64
+    let gone = (before - left.len()) as u64;
+    shared.options.metrics.dropped_epochs.inc_by(gone);
+    gone
 }
 
 fn limits(shared: &Shared) -> Result<Limits, StorageError> {
