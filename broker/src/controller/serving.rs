@@ -87,7 +87,10 @@ impl Serving {
         if let Some((_, index)) = missing {
             return Err(ServingError::MissingLog(index));
         }
-        let logs = self.make_missing(wanted.id, found).await?;
+        let logs = match found.into_iter().collect::<Option<Vec<_>>>() {
+            Some(logs) => logs,
+            None => self.make(wanted.id, 0..wanted.partitions).await?,
+        };
         let settings = Arc::new(ArcSwap::from_pointee(wanted.settings));
         let partitions = self.open_all(logs, &settings).await?;
         Ok(Arc::new(Topic::new(wanted.name, wanted.id, settings, partitions)))
@@ -95,34 +98,15 @@ impl Serving {
 
     /// Makes logs for the partitions that a topic gets in addition, and opens them. Does not publish them.
     pub(super) async fn grow(&self, topic: &Topic, partitions: i32) -> Result<Vec<Partition>, ServingError> {
-        let more = partitions.saturating_sub(topic.partitions.len() as i32).max(0) as usize;
-        let first = topic.partitions.len();
-        let logs = self.make(topic.id, (first..first + more).map(|index| (index as i32, None)).collect()).await?;
+        let logs = self.make(topic.id, topic.partitions.len() as i32..partitions).await?;
         Ok(self.open_all(logs, topic.settings_cell()).await?)
     }
 
-    async fn make_missing(
-        &self,
-        topic: Uuid,
-        found: Vec<Option<Arc<dyn Log>>>,
-    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
-        self.make(topic, (0..).zip(found).collect()).await
-    }
-
-    async fn make(
-        &self,
-        topic: Uuid,
-        partitions: Vec<(i32, Option<Arc<dyn Log>>)>,
-    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
-        if partitions.iter().all(|(_, log)| log.is_some()) {
-            return Ok(partitions.into_iter().filter_map(|(_, log)| log).collect());
-        }
+    /// The logs of these partitions, made where there are none.
+    async fn make(&self, topic: Uuid, partitions: std::ops::Range<i32>) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let storage = self.storage.clone();
-        let make = move |(index, log): (i32, Option<Arc<dyn Log>>)| match log {
-            Some(log) => Ok(log),
-            None => storage.create(PartitionId { topic, index }),
-        };
-        blocking(move || partitions.into_iter().map(make).collect()).await
+        let partitions: Vec<_> = partitions.map(|index| PartitionId { topic, index }).collect();
+        blocking(move || storage.create_all(&partitions)).await
     }
 
     async fn open_all(

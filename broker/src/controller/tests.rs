@@ -212,7 +212,7 @@ impl Storage for Full {
     fn logs(&self) -> Vec<Arc<dyn crate::storage::Log>> {
         self.0.logs()
     }
-    fn create(&self, _partition: PartitionId) -> Result<Arc<dyn crate::storage::Log>, StorageError> {
+    fn create_all(&self, _partitions: &[PartitionId]) -> Result<Vec<Arc<dyn crate::storage::Log>>, StorageError> {
         Err(StorageError::DiskFull { free: 0, reserve: 1 })
     }
     fn delete(&self, log: crate::storage::LogId) -> Result<(), StorageError> {

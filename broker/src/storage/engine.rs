@@ -1,6 +1,7 @@
 //! The storage engine on RocksDB: its outside. See ARCHITECTURE.md (Storage) for the shape, [`keys`](super::keys) for what is
 //! on the disk, [`writer`](super::writer) for how it gets there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,18 +72,18 @@ impl Storage for Engine {
         cells.iter().map(|cell| self.handle(cell)).collect()
     }
 
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         if let Some(refusal) = self.shared.refusal() {
             return Err(refusal);
         }
         let mut logs = self.shared.logs.write();
-        if let Some(cell) = logs.by_partition.get(&partition).and_then(|id| logs.by_id.get(id)) {
-            return Ok(self.handle(cell));
+        let missing: BTreeSet<_> =
+            partitions.iter().filter(|id| !logs.by_partition.contains_key(id)).copied().collect();
+        for (id, partition) in self.shared.meta.add_logs(missing)? {
+            logs.insert(Arc::new(LogCell::new(id, partition, LogState::new())));
         }
-        let id = self.shared.meta.add_log(partition)?;
-        let cell = Arc::new(LogCell::new(id, partition, LogState::new()));
-        logs.insert(Arc::clone(&cell));
-        Ok(self.handle(&cell))
+        let cell = |partition: &PartitionId| logs.by_partition.get(partition).and_then(|id| logs.by_id.get(id));
+        Ok(partitions.iter().filter_map(cell).map(|cell| self.handle(cell)).collect())
     }
 
     fn delete(&self, log: LogId) -> Result<(), StorageError> {

@@ -142,15 +142,18 @@ impl Storage for MemoryStorage {
         self.opened.content().logs.iter().map(|(id, log)| self.log(*id, log.partition())).collect()
     }
 
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let mut content = self.opened.writable()?;
-        if let Some((id, _)) = content.logs.iter().find(|(_, log)| log.partition() == partition) {
-            return Ok(self.log(*id, partition));
-        }
-        content.last_log += 1;
-        let id = LogId(content.last_log);
-        content.logs.insert(id, LogState::new(partition));
-        Ok(self.log(id, partition))
+        let mut create = |&partition: &PartitionId| {
+            if let Some((id, _)) = content.logs.iter().find(|(_, log)| log.partition() == partition) {
+                return self.log(*id, partition);
+            }
+            content.last_log += 1;
+            let id = LogId(content.last_log);
+            content.logs.insert(id, LogState::new(partition));
+            self.log(id, partition)
+        };
+        Ok(partitions.iter().map(&mut create).collect())
     }
 
     fn delete(&self, log: LogId) -> Result<(), StorageError> {

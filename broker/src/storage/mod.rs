@@ -181,8 +181,13 @@ pub trait Log: Send + Sync + 'static {
 pub trait Storage: Send + Sync + 'static {
     /// All logs, whatever their topics' state.
     fn logs(&self) -> Vec<Arc<dyn Log>>;
-    /// The log of a partition, made now if there is none. Durable when it returns; blocks.
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError>;
+    /// The logs of partitions, in their order; those that are not there are made now, all or none, in one write. Durable when
+    /// it returns; blocks.
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError>;
+    /// The log of one partition, in the same way.
+    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+        Ok(self.create_all(&[partition])?.remove(0))
+    }
     /// Deletes a log for good; its number is not used again. Durable when it returns; blocks.
     fn delete(&self, log: LogId) -> Result<(), StorageError>;
     /// The metadata that is kept beside the logs.
