@@ -132,6 +132,31 @@ fn die() -> ! {
 mod tests {
     use super::*;
 
+    /// The one that is declared behind it. A new point does not compile until it has its place here.
+    fn next(point: CrashPoint) -> Option<CrashPoint> {
+        use CrashPoint::*;
+        Some(match point {
+            Append => Seal,
+            Seal => Footer,
+            Footer => LedgerRecord,
+            LedgerRecord => Rewrite,
+            Rewrite => Ingest,
+            Ingest => Drop,
+            Drop => Checkpoint,
+            Checkpoint => Trim,
+            Trim => Truncate,
+            Truncate => Delete,
+            Delete => MetadataWrite,
+            MetadataWrite => return None,
+        })
+    }
+
+    #[test]
+    fn the_list_of_points_is_complete() {
+        let points: Vec<_> = std::iter::successors(Some(CrashPoint::Append), |&point| next(point)).collect();
+        assert_eq!(points, CrashPoint::ALL);
+    }
+
     #[test]
     fn each_point_has_a_name_of_its_own_and_is_found_by_it() {
         for point in CrashPoint::ALL {

@@ -196,6 +196,7 @@ fn settle(engine: &Engine) -> Result<usize, StorageError> {
     let logs = engine.logs();
     if !engine.identity().complete {
         logs.iter().try_for_each(raise_epoch)?;
+        engine.mark_complete()?;
     }
     engine.close()?;
     Ok(logs.len())

@@ -11,9 +11,6 @@ use crate::partition::{Partition, raise_epoch};
 use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
 use crate::topics::{Settings, Topic, Topics};
 
-/// Key in the metadata: leader epochs are still to be raised. Its value is empty.
-const RAISE_EPOCHS_KEY: &[u8] = b"broker/raise-epochs";
-
 /// Storage and the registry of what is served.
 pub(super) struct Serving {
     context: Context,
@@ -52,25 +49,17 @@ impl Serving {
     }
 
     /// Where this start cannot prove that all acknowledged appends are there, raises the leader epoch of every log, also of
-    /// those that are not served now but may be again (D7). A note that this is to be done is kept until it is: a start after
-    /// a crash half way has no way to know otherwise.
+    /// those that are not served now but may be again (D7).
     pub(super) async fn raise_epochs(&self) -> Result<(), StorageError> {
-        let (meta, complete) = (self.storage.meta(), self.storage.identity().complete);
-        let note = move || {
-            if complete {
-                return Ok(meta.get(RAISE_EPOCHS_KEY)?.is_some());
-            }
-            meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), Some(vec![]))]).map(|()| true)
-        };
-        if !blocking(note).await? {
+        if self.storage.identity().complete {
             return Ok(());
         }
         tracing::warn!("the last stop may have lost acknowledged records: the leader epoch of every partition rises");
         let logs = self.storage.logs();
         let raising: Vec<_> = logs.iter().map(|log| raise_epoch(&**log)).collect();
         futures::future::try_join_all(raising).await?;
-        let meta = self.storage.meta();
-        blocking(move || meta.write(vec![(RAISE_EPOCHS_KEY.to_vec(), None)])).await
+        let storage = self.storage.clone();
+        blocking(move || storage.mark_complete()).await
     }
 
     /// All logs there are.
@@ -98,7 +87,10 @@ impl Serving {
         if let Some((_, index)) = missing {
             return Err(ServingError::MissingLog(index));
         }
-        let logs = self.make_missing(wanted.id, found).await?;
+        let logs = match found.into_iter().collect::<Option<Vec<_>>>() {
+            Some(logs) => logs,
+            None => self.make(wanted.id, 0..wanted.partitions).await?,
+        };
         let settings = Arc::new(ArcSwap::from_pointee(wanted.settings));
         let partitions = self.open_all(logs, &settings).await?;
         Ok(Arc::new(Topic::new(wanted.name, wanted.id, settings, partitions)))
@@ -106,34 +98,15 @@ impl Serving {
 
     /// Makes logs for the partitions that a topic gets in addition, and opens them. Does not publish them.
     pub(super) async fn grow(&self, topic: &Topic, partitions: i32) -> Result<Vec<Partition>, ServingError> {
-        let more = partitions.saturating_sub(topic.partitions.len() as i32).max(0) as usize;
-        let first = topic.partitions.len();
-        let logs = self.make(topic.id, (first..first + more).map(|index| (index as i32, None)).collect()).await?;
+        let logs = self.make(topic.id, topic.partitions.len() as i32..partitions).await?;
         Ok(self.open_all(logs, topic.settings_cell()).await?)
     }
 
-    async fn make_missing(
-        &self,
-        topic: Uuid,
-        found: Vec<Option<Arc<dyn Log>>>,
-    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
-        self.make(topic, (0..).zip(found).collect()).await
-    }
-
-    async fn make(
-        &self,
-        topic: Uuid,
-        partitions: Vec<(i32, Option<Arc<dyn Log>>)>,
-    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
-        if partitions.iter().all(|(_, log)| log.is_some()) {
-            return Ok(partitions.into_iter().filter_map(|(_, log)| log).collect());
-        }
+    /// The logs of these partitions, made where there are none.
+    async fn make(&self, topic: Uuid, partitions: std::ops::Range<i32>) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let storage = self.storage.clone();
-        let make = move |(index, log): (i32, Option<Arc<dyn Log>>)| match log {
-            Some(log) => Ok(log),
-            None => storage.create(PartitionId { topic, index }),
-        };
-        blocking(move || partitions.into_iter().map(make).collect()).await
+        let partitions: Vec<_> = partitions.map(|index| PartitionId { topic, index }).collect();
+        blocking(move || storage.create_all(&partitions)).await
     }
 
     async fn open_all(

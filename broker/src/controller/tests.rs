@@ -50,7 +50,7 @@ impl Bench {
     }
 
     /// A controller on another storage with the same content.
-    async fn start_on(&self, storage: Faulty) -> Result<Arc<Controller>, TopicError> {
+    async fn start_on(&self, storage: Full) -> Result<Arc<Controller>, TopicError> {
         let context = Context::seeded(Arc::new(self.clock.clone()), 99, &*storage.meta()).unwrap();
         Controller::start(context, Arc::new(storage), self.metadata.clone(), Topics::new()).await
     }
@@ -198,44 +198,43 @@ async fn configuration_takes_effect_on_what_is_served_and_stays() {
 #[tokio::test]
 async fn a_topic_that_cannot_be_made_leaves_nothing_behind() {
     let bench = Bench::new().await;
-    let full = Faulty { storage: bench.storage.clone(), complete: true, full: true };
+    let full = Full(bench.storage.clone());
     let controller = bench.start_on(full).await.unwrap();
     let made = controller.create(NewTopic { name: "a".into(), ..NewTopic::default() }, false).await;
     assert!(matches!(made, Err(TopicError::Storage(StorageError::DiskFull { .. }))), "{made:?}");
     assert!(bench.metadata.list(Kind::Topic).await.unwrap().is_empty());
 }
 
-/// A storage that cannot vouch for all appends, or has no room for new logs.
-struct Faulty {
-    storage: Arc<dyn Storage>,
-    complete: bool,
-    full: bool,
-}
+/// A storage that has no room for new logs.
+struct Full(Arc<dyn Storage>);
 
-impl Storage for Faulty {
+impl Storage for Full {
     fn logs(&self) -> Vec<Arc<dyn crate::storage::Log>> {
-        self.storage.logs()
+        self.0.logs()
     }
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn crate::storage::Log>, StorageError> {
-        if self.full { Err(StorageError::DiskFull { free: 0, reserve: 1 }) } else { self.storage.create(partition) }
+    fn create_all(&self, _partitions: &[PartitionId]) -> Result<Vec<Arc<dyn crate::storage::Log>>, StorageError> {
+        Err(StorageError::DiskFull { free: 0, reserve: 1 })
     }
     fn delete(&self, log: crate::storage::LogId) -> Result<(), StorageError> {
-        self.storage.delete(log)
+        self.0.delete(log)
     }
     fn meta(&self) -> Arc<dyn crate::storage::MetaStore> {
-        self.storage.meta()
+        self.0.meta()
     }
     fn identity(&self) -> crate::storage::Identity {
-        crate::storage::Identity { complete: self.complete, ..self.storage.identity() }
+        self.0.identity()
+    }
+    fn mark_complete(&self) -> Result<(), StorageError> {
+        self.0.mark_complete()
     }
     fn status(&self) -> crate::storage::Status {
-        self.storage.status()
+        self.0.status()
     }
     fn maintain(&self, log_time: i64) -> Result<crate::storage::Maintenance, StorageError> {
-        self.storage.maintain(log_time)
+        self.0.maintain(log_time)
     }
     fn close(&self) -> Result<(), StorageError> {
-        self.storage.close()
+        self.0.close()
     }
 }
 

@@ -151,7 +151,8 @@ impl Batch {
 macro_rules! contract_tests {
     ($subject:path) => {
         $crate::storage::contract::contract_tests! { $subject:
-            directory: a_partition_has_one_log, a_deleted_log_is_gone_for_good, metadata_survives,
+            directory: a_partition_has_one_log, many_logs_are_made_at_once_in_the_order_asked_for,
+                a_deleted_log_is_gone_for_good, metadata_survives,
                 identity_tells_how_it_was_left, a_closed_storage_takes_no_writes;
             log: batches_come_back_byte_for_byte, r5_a_batch_that_is_not_at_the_end_changes_nothing,
                 tickets_resolve_in_order, a_read_returns_whole_batches_within_its_bounds,

@@ -1,6 +1,7 @@
 //! The storage engine on RocksDB: its outside. See ARCHITECTURE.md (Storage) for the shape, [`keys`](super::keys) for what is
 //! on the disk, [`writer`](super::writer) for how it gets there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,7 @@ impl Engine {
         let reserve = opened.options.reserve(Volume::of(dir)?.total);
         let (queue, commands) = bounded(QUEUE);
         let shared = Arc::new(Shared::new(opened, queue, lock)?);
+        shared.keep_copies();
         let writer = Writer::new(Arc::clone(&shared), commands, reserve);
         let spawned = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
         let writer = spawned.map_err(|cause| StorageError::io("start the writer thread", &cause))?;
@@ -70,18 +72,18 @@ impl Storage for Engine {
         cells.iter().map(|cell| self.handle(cell)).collect()
     }
 
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         if let Some(refusal) = self.shared.refusal() {
             return Err(refusal);
         }
         let mut logs = self.shared.logs.write();
-        if let Some(cell) = logs.by_partition.get(&partition).and_then(|id| logs.by_id.get(id)) {
-            return Ok(self.handle(cell));
+        let missing: BTreeSet<_> =
+            partitions.iter().filter(|id| !logs.by_partition.contains_key(id)).copied().collect();
+        for (id, partition) in self.shared.meta.add_logs(missing)? {
+            logs.insert(Arc::new(LogCell::new(id, partition, LogState::new())));
         }
-        let id = self.shared.meta.add_log(partition)?;
-        let cell = Arc::new(LogCell::new(id, partition, LogState::new()));
-        logs.insert(Arc::clone(&cell));
-        Ok(self.handle(&cell))
+        let cell = |partition: &PartitionId| logs.by_partition.get(partition).and_then(|id| logs.by_id.get(id));
+        Ok(partitions.iter().filter_map(cell).map(|cell| self.handle(cell)).collect())
     }
 
     fn delete(&self, log: LogId) -> Result<(), StorageError> {
@@ -107,12 +109,18 @@ impl Storage for Engine {
         self.shared.identity.clone()
     }
 
+    fn mark_complete(&self) -> Result<(), StorageError> {
+        recovery::mark_complete(&self.shared.meta)
+    }
+
     fn status(&self) -> Status {
         let live = self.shared.cells().iter().map(|cell| cell.lock().state.bytes()).sum();
+        let (data, meta) = (Shared::data_dir(&self.shared.dir), Shared::meta_dir(&self.shared.dir));
+        let directories = [data.as_path(), &meta, self.shared.copies.dir()];
         Status {
             failed: self.shared.failure().map(ToString::to_string),
             disk_full: self.shared.disk_full.load(Ordering::Relaxed),
-            used_bytes: used(&Shared::data_dir(&self.shared.dir)) + used(&Shared::meta_dir(&self.shared.dir)),
+            used_bytes: directories.into_iter().map(used).sum(),
             free_bytes: Volume::of(&self.shared.dir).map_or(0, |volume| volume.free),
             epochs: self.shared.epochs.lock().len() as u64,
             live_bytes: live,
@@ -129,6 +137,7 @@ impl Storage for Engine {
             closed => closed?,
         }
         self.join();
+        self.shared.keep_copies();
         recovery::mark_clean(&self.shared.meta, self.shared.identity.incarnation)
     }
 }

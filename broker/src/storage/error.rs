@@ -1,7 +1,9 @@
 //! What can go wrong in storage, by fact.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rocksdb::ErrorKind;
 
 use super::shared::Shared;
 
@@ -89,6 +91,37 @@ impl StorageError {
         Self::Io { doing, cause: cause.to_string().into() }
     }
 
+    /// Stored bytes are damaged; `file` is what is known of the place.
+    pub(crate) fn damaged(file: &Path, part: &str, what: &dyn std::fmt::Display) -> Self {
+        Self::Damaged { file: file.display().to_string(), at: 0, what: format!("{part}: {what}") }
+    }
+
+    /// RocksDB, which has its files in `dir`, could not read `part`: the place is the one that it names.
+    pub(crate) fn by_rocksdb(dir: &Path, part: &str, cause: &rocksdb::Error) -> Self {
+        if cause.kind() != ErrorKind::Corruption {
+            return Self::io("read the database", &format!("{part}: {cause}"));
+        }
+        let what = format!("{part}: {cause}");
+        match place(cause.as_ref()) {
+            Some((file, at)) => Self::Damaged { file, at, what },
+            None => Self::Damaged { file: dir.display().to_string(), at: 0, what },
+        }
+    }
+
+    /// The database in `dir` does not open. Damage if RocksDB says so or misses a file; then it names the file, or it is the
+    /// one that says which others there are.
+    pub(crate) fn unopened(dir: &Path, cause: &rocksdb::Error) -> Self {
+        let what = format!("the database does not open: {cause}");
+        let misses = cause.kind() == ErrorKind::IOError && cause.as_ref().contains("No such file");
+        if cause.kind() != ErrorKind::Corruption && !misses {
+            return Self::Io { doing: "open the database", cause: format!("{}: {cause}", dir.display()).into() };
+        }
+        match place(cause.as_ref()) {
+            Some((file, at)) => Self::Damaged { file, at, what },
+            None => Self::Damaged { file: manifest(dir).display().to_string(), at: 0, what },
+        }
+    }
+
     /// The write-ahead log of the batches is damaged: all else can be read, and a person can decide to go on without what
     /// lies behind the damage (D6).
     pub fn is_log_damage(&self) -> bool {
@@ -97,6 +130,21 @@ impl StorageError {
         let of_batches = file.parent().is_some_and(|dir| dir.ends_with(Shared::data_dir(Path::new(""))));
         of_batches && file.extension().is_some_and(|extension| extension == "log")
     }
+}
+
+/// File and byte in a message of RocksDB 11 ("… in FILE offset BYTE size …", `table/format.cc`).
+fn place(message: &str) -> Option<(String, u64)> {
+    let (before, behind) = message.rsplit_once(" offset ")?;
+    let (_, file) = before.split_once(" in /")?;
+    let at = behind.split(' ').next()?.parse().ok()?;
+    Some((format!("/{file}"), at))
+}
+
+/// The file that names all others: the one that `CURRENT` tells, or `CURRENT` itself if there is none of that name.
+fn manifest(dir: &Path) -> PathBuf {
+    let current = dir.join("CURRENT");
+    let named = std::fs::read_to_string(&current).ok().map(|name| dir.join(name.trim()));
+    named.filter(|file| file.is_file()).unwrap_or(current)
 }
 
 /// A read failed.
@@ -125,4 +173,16 @@ pub enum ReadError {
     /// The file system or RocksDB said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_taken_from_what_rocksdb_says() {
+        let said = "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 4  in /a b/000012.sst offset 65 size 9";
+        assert_eq!(place(said), Some(("/a b/000012.sst".to_owned(), 65)));
+        assert_eq!(place("Corruption: bad block in a file"), None);
+    }
 }

@@ -12,16 +12,17 @@ use taffrail_proto::record::BatchHeader;
 use taffrail_proto::record::header::verify_crc;
 use uuid::Uuid;
 
+use super::find::{Found, State, find};
 use super::footer::{Footer, Seal};
+use super::front::{Copies, Front};
 use super::keys::{
-    DataKey, FORMAT, META_CLEAN, META_FORMAT, META_INCARNATION, META_STORAGE_ID, batches_start, epoch_end, epoch_start,
-    ledger_start,
+    DataKey, FORMAT, META_CLEAN, META_FORMAT, META_INCARNATION, META_STORAGE_ID, batches_start, epoch_end, ledger_start,
 };
 use super::ledger::Ledger;
 use super::lock::DirLock;
 use super::meta::MetaDb;
 use super::shared::Shared;
-use super::{EngineOptions, LogId, MetaStore, StorageError, options, wal};
+use super::{EngineOptions, LogId, MetaStore, StorageError, options, recovery, wal};
 
 /// Faults that are listed; more would not help anyone.
 const MAX_FAULTS: usize = 1_000;
@@ -95,6 +96,7 @@ pub struct Directory {
     _lock: DirLock,
     meta: MetaDb,
     data: Option<DB>,
+    copies: Copies,
     found: Inspection,
     logs: BTreeMap<LogId, StoredLog>,
 }
@@ -110,22 +112,23 @@ impl Directory {
             return Err(StorageError::io("inspect", &format!("{} is no data directory", dir.display())));
         }
         let lock = DirLock::take(dir)?;
-        wal::scan(&meta_dir, false)?;
+        recovery::scan_meta(&meta_dir)?;
         let meta = MetaDb::open_read_only(&meta_dir)?;
         let mut found = identity(&meta)?;
         if found.format_version > FORMAT {
             let dir = dir.display().to_string();
             return Err(StorageError::NewerFormat { dir, found: found.format_version, known: FORMAT });
         }
+        let survived = recovery::before(&meta, &recovery::boot_id())?.same_boot;
         if !found.clean
-            && let Err(damage) = wal::scan(&data_dir, false)
+            && let Err(damage) = wal::scan(&data_dir, survived)
         {
             found.fault(data_dir.display().to_string(), damage.to_string());
         }
         let data = open_data(&data_dir, &mut found)?;
         let empty = |(log, partition): (LogId, super::PartitionId)| (log, StoredLog::new(log, partition));
         let logs = meta.logs()?.into_iter().map(empty).collect();
-        Ok(Self { _lock: lock, meta, data, found, logs })
+        Ok(Self { _lock: lock, meta, data, copies: Copies::of(dir), found, logs })
     }
 
     /// The metadata that is kept beside the logs.
@@ -139,6 +142,10 @@ impl Directory {
             let epochs = self.epochs(&data);
             let replaced: BTreeSet<u32> =
                 epochs.iter().filter_map(|(_, seal)| seal.as_ref()).flat_map(|seal| seal.replaces.clone()).collect();
+            for epoch in self.copies.epochs().into_iter().filter(|&epoch| self.copies.read(epoch).is_none()) {
+                let place = self.copies.path(epoch).display().to_string();
+                self.found.fault(place, "damaged; remove it, and the next start makes it anew".to_owned());
+            }
             for (epoch, seal) in epochs {
                 match (replaced.contains(&epoch), &seal) {
                     (true, _) => self.found.replaced_epochs += 1,
@@ -154,30 +161,24 @@ impl Directory {
         self.found
     }
 
-    /// All epochs, by one seek each.
+    /// All epochs.
     fn epochs(&mut self, data: &DB) -> Vec<Epoch> {
-        let mut epochs = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let mut keys = data.raw_iterator_opt(options::read_once());
-            keys.seek(epoch_start(from));
-            if let Err(cause) = keys.status() {
-                self.found.fault(format!("storage epochs from {from} on"), cause.to_string());
-                break;
-            }
-            let Some(key) = keys.key() else { break };
-            let Some(key) = DataKey::decode(key) else {
-                self.found.fault(format!("storage epochs from {from} on"), format!("key {key:02x?} is none"));
-                break;
+        let found = find(data, &self.copies).unwrap_or_else(|fault| {
+            self.found.fault("storage epochs".to_owned(), fault.to_string());
+            vec![]
+        });
+        let mut epoch = |Found { number, state }: Found| {
+            let (seal, fault) = match state {
+                State::Sealed(seal, damage) => (Some(seal), damage),
+                State::Open => (None, None),
+                State::Lost(damage) => (None, Some(damage)),
             };
-            let seal = matches!(key, DataKey::Seal { .. }).then(|| keys.value().and_then(Seal::decode));
-            if let Some(None) = seal {
-                self.found.fault(format!("storage epoch {}", key.epoch()), "its seal is malformed".to_owned());
+            if let Some(fault) = fault {
+                self.found.fault(format!("storage epoch {number}"), fault.to_string());
             }
-            epochs.push((key.epoch(), seal.flatten()));
-            next = key.epoch().checked_add(1);
-        }
-        epochs
+            (number, seal)
+        };
+        found.into_iter().map(&mut epoch).collect()
     }
 
     fn epoch(&mut self, data: &DB, epoch: u32, seal: Option<&Seal>, depth: Depth) {
@@ -192,27 +193,25 @@ impl Directory {
         }
     }
 
-    /// Counts what the footers name; answers the bytes of each batch.
+    /// Counts what the footers name; answers the bytes of each batch. Damaged footers are taken from their copy.
     fn footers(&mut self, data: &DB, epoch: u32, seal: &Seal) -> BTreeMap<(LogId, i64), u32> {
         let mut named = BTreeMap::new();
-        let mut footers = 0;
-        let mut items = data.raw_iterator_opt(options::scan(ledger_start(epoch)));
-        items.seek(epoch_start(epoch));
-        while let Some((key, value)) = items.item() {
-            if let Some(DataKey::Footer { log, .. }) = DataKey::decode(key) {
-                footers += 1;
-                match Footer::decode(value) {
-                    Some(footer) => self.footer(log, &footer, &mut named),
-                    None => self.found.fault(place(epoch, log), "its footer is malformed".to_owned()),
-                }
+        let place_of_all = format!("footers of storage epoch {epoch}");
+        let front = Front::original(data, epoch).unwrap_or_else(|damage| {
+            let copy = self.copies.read(epoch);
+            let instead = if copy.is_some() { "the copy stands in" } else { "there is no copy" };
+            self.found.fault(place_of_all.clone(), format!("{damage}; {instead}"));
+            copy.unwrap_or_default()
+        });
+        for (log, footer) in front.footers() {
+            match Footer::decode(footer) {
+                Some(footer) => self.footer(*log, &footer, &mut named),
+                None => self.found.fault(place(epoch, *log), "its footer is malformed".to_owned()),
             }
-            items.next();
         }
-        if let Err(cause) = items.status() {
-            self.found.fault(format!("footers of storage epoch {epoch}"), cause.to_string());
-        } else if footers != seal.footers {
-            let what = format!("{footers} are there, its seal says {}", seal.footers);
-            self.found.fault(format!("footers of storage epoch {epoch}"), what);
+        if front.footers().len() as u64 != seal.footers {
+            let what = format!("{} are there, its seal says {}", front.footers().len(), seal.footers);
+            self.found.fault(place_of_all, what);
         }
         named
     }
@@ -340,7 +339,7 @@ fn open_data(dir: &Path, found: &mut Inspection) -> Result<Option<DB>, StorageEr
     match DB::open_for_read_only(&tuned, dir, false) {
         Ok(data) => Ok(Some(data)),
         Err(cause) => {
-            found.fault(dir.display().to_string(), format!("the database does not open: {cause}"));
+            found.fault(dir.display().to_string(), StorageError::unopened(dir, &cause).to_string());
             Ok(None)
         }
     }

@@ -1,4 +1,4 @@
-//! The whole on-disk schema of the two databases.
+//! The whole on-disk schema of the two databases. Beside them lie copies of footers ([`front`](super::front)).
 //!
 //! # Database `data`, default column family only
 //!
@@ -28,6 +28,7 @@
 //! | `s/incarnation` | `u64` BE, number of the newest start |
 //! | `s/boot-id` | text: the kernel under which the newest start ran |
 //! | `s/clean` | `u64` BE: the incarnation that closed properly; absent while one runs |
+//! | `s/incomplete` | empty: some start could not prove that all acknowledged appends were there, and leader epochs have not risen since |
 //! | `s/epochs` | `u32` BE: storage epochs up to this one are reserved |
 //! | `s/rewritten-epochs` | `u32` BE: numbers of rewritten epochs up to this one are used |
 //! | `s/next-log` | `u32` BE: the log id to be given next |
@@ -51,6 +52,7 @@ pub(crate) const META_STORAGE_ID: &[u8] = b"s/storage-id";
 pub(crate) const META_INCARNATION: &[u8] = b"s/incarnation";
 pub(crate) const META_BOOT_ID: &[u8] = b"s/boot-id";
 pub(crate) const META_CLEAN: &[u8] = b"s/clean";
+pub(crate) const META_INCOMPLETE: &[u8] = b"s/incomplete";
 pub(crate) const META_EPOCHS: &[u8] = b"s/epochs";
 pub(crate) const META_REWRITTEN_EPOCHS: &[u8] = b"s/rewritten-epochs";
 pub(crate) const META_NEXT_LOG: &[u8] = b"s/next-log";

@@ -6,6 +6,7 @@
 //!    so that an idle log keeps its offsets and its producers for ever; it is synced, and with it all that made batches dead.
 //! 2. Dead epochs are dropped by whole files, in runs; each drop is checked, for RocksDB skips files that it is just moving.
 //! 3. What the planner finds worth it is rewritten ([`rewrite`](super::rewrite)), and the sources are dropped.
+//! 4. Footers of epochs that are new are copied, those of epochs that are gone removed ([`front`](super::front)).
 //!
 //! A crash may interrupt it anywhere: a start finds the dead again, by what their logs need or by the seal of the epoch that
 //! replaces them. A drop that was cut in the middle may leave batches without a seal. The open epoch is never empty then
@@ -20,12 +21,13 @@ use std::time::Duration;
 
 use self::plan::{EpochView, FileView, Limits, View};
 use super::disk::Volume;
+use super::find::has_keys;
 use super::index::Entry;
-use super::keys::{FIRST_REWRITTEN, epoch_end, epoch_last, epoch_start};
+use super::keys::{FIRST_REWRITTEN, epoch_last, epoch_start};
 use super::log::LogCell;
 use super::rewrite::rewrite;
 use super::shared::Shared;
-use super::{Maintenance, StorageError, options};
+use super::{Maintenance, StorageError};
 use crate::crash::{CrashPoint, hit};
 
 /// Entries that the index in memory may have: 48 bytes each.
@@ -49,7 +51,7 @@ pub(super) fn round(shared: &Shared) -> Result<Maintenance, StorageError> {
     if let Some(refusal) = shared.refusal() {
         return Err(refusal);
     }
-    let mut done = Maintenance::default();
+    let (mut done, metrics) = (Maintenance::default(), &shared.options.metrics);
     retire(shared)?;
     done.dropped += drop_dead(shared)?;
     let limits = limits(shared)?;
@@ -59,6 +61,8 @@ pub(super) fn round(shared: &Shared) -> Result<Maintenance, StorageError> {
         }
         match rewrite(shared, &group) {
             Ok(rewritten) => {
+                metrics.rewritten_epochs.inc_by(group.len() as u64);
+                metrics.rewritten_bytes.inc_by(rewritten.bytes);
                 done.rewritten += group.len() as u64;
                 done.rewritten_bytes += rewritten.bytes;
             }
@@ -72,6 +76,7 @@ pub(super) fn round(shared: &Shared) -> Result<Maintenance, StorageError> {
     if done.rewritten > 0 {
         done.dropped += drop_dead(shared)?;
     }
+    shared.keep_copies();
     Ok(done)
 }
 
@@ -121,7 +126,7 @@ fn drop_dead(shared: &Shared) -> Result<u64, StorageError> {
             let deleted = shared.data().delete_file_in_range(range.0, range.1);
             deleted.map_err(|cause| StorageError::io("drop storage epochs", &cause))?;
             hit(CrashPoint::Drop);
-            dropped += forget_gone(shared, &mut left)?;
+            dropped += forget_gone(shared, &mut left);
             if left.is_empty() {
                 break;
             }
@@ -131,27 +136,21 @@ fn drop_dead(shared: &Shared) -> Result<u64, StorageError> {
 }
 
 /// Takes epochs without a key from the list, and from that of all epochs; gives their number.
-fn forget_gone(shared: &Shared, left: &mut Vec<u32>) -> Result<u64, StorageError> {
+fn forget_gone(shared: &Shared, left: &mut Vec<u32>) -> u64 {
     let before = left.len();
     let mut there = Vec::new();
     for &epoch in left.iter() {
-        if has_keys(shared, epoch)? {
+        // What cannot be read is still there.
+        if !matches!(has_keys(shared.data(), epoch), Ok(false)) {
             there.push(epoch);
         } else {
             shared.epochs.lock().dropped(epoch);
         }
     }
     *left = there;
-    Ok((before - left.len()) as u64)
-}
-
-fn has_keys(shared: &Shared, epoch: u32) -> Result<bool, StorageError> {
-    let mut bounded = options::read_once();
-    bounded.set_iterate_upper_bound(epoch_end(epoch));
-    let mut keys = shared.data().raw_iterator_opt(bounded);
-    keys.seek(epoch_start(epoch));
-    keys.status().map_err(|cause| StorageError::io("check a drop", &cause))?;
-    Ok(keys.valid())
+    let gone = (before - left.len()) as u64;
+    shared.options.metrics.dropped_epochs.inc_by(gone);
+    gone
 }
 
 fn limits(shared: &Shared) -> Result<Limits, StorageError> {

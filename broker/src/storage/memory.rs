@@ -37,6 +37,7 @@ struct Content {
     last_log: u32,
     incarnation: u64,
     clean: bool,
+    incomplete: bool,
     full: bool,
     fail_next: Option<Arc<str>>,
     /// Why nothing is written any more.
@@ -49,7 +50,7 @@ impl Disk {
         Self::default()
     }
 
-    /// Starts a storage; complete but unclean unless the one before was closed.
+    /// Starts a storage; unclean unless the one before was closed.
     pub fn open(&self) -> Arc<MemoryStorage> {
         Arc::new(self.start())
     }
@@ -59,14 +60,19 @@ impl Disk {
         content.incarnation += 1;
         (content.refuses, content.fail_next) = (None, None);
         let clean = std::mem::take(&mut content.clean) || content.incarnation == 1;
-        let identity =
-            Identity { storage: Uuid::from_u128(1), incarnation: content.incarnation, clean, complete: true };
+        let (incarnation, complete) = (content.incarnation, !content.incomplete);
+        let identity = Identity { storage: Uuid::from_u128(1), incarnation, clean, complete };
         MemoryStorage { opened: Opened { disk: self.clone(), incarnation: content.incarnation }, identity }
     }
 
     /// The next write fails with this reason, and with it all later ones until the storage is opened again.
     pub fn fail_next_write(&self, reason: &str) {
         self.0.lock().fail_next = Some(reason.into());
+    }
+
+    /// From the next start on it is not known whether all acknowledged appends are there.
+    pub fn set_incomplete(&self) {
+        self.0.lock().incomplete = true;
     }
 
     /// Appends are refused while the disk is full.
@@ -136,15 +142,18 @@ impl Storage for MemoryStorage {
         self.opened.content().logs.iter().map(|(id, log)| self.log(*id, log.partition())).collect()
     }
 
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let mut content = self.opened.writable()?;
-        if let Some((id, _)) = content.logs.iter().find(|(_, log)| log.partition() == partition) {
-            return Ok(self.log(*id, partition));
-        }
-        content.last_log += 1;
-        let id = LogId(content.last_log);
-        content.logs.insert(id, LogState::new(partition));
-        Ok(self.log(id, partition))
+        let mut create = |&partition: &PartitionId| {
+            if let Some((id, _)) = content.logs.iter().find(|(_, log)| log.partition() == partition) {
+                return self.log(*id, partition);
+            }
+            content.last_log += 1;
+            let id = LogId(content.last_log);
+            content.logs.insert(id, LogState::new(partition));
+            self.log(id, partition)
+        };
+        Ok(partitions.iter().map(&mut create).collect())
     }
 
     fn delete(&self, log: LogId) -> Result<(), StorageError> {
@@ -157,6 +166,11 @@ impl Storage for MemoryStorage {
 
     fn identity(&self) -> Identity {
         self.identity.clone()
+    }
+
+    fn mark_complete(&self) -> Result<(), StorageError> {
+        self.opened.writable()?.incomplete = false;
+        Ok(())
     }
 
     fn status(&self) -> Status {

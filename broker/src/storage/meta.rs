@@ -20,20 +20,20 @@ pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 impl MetaDb {
     /// Opens or makes it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
-        let db = DB::open(&options::meta(), dir).map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        let db = DB::open(&options::meta(), dir).map_err(|cause| StorageError::unopened(dir, &cause))?;
         Ok(Self { db })
     }
 
     /// Opens one that is there, to read only.
     pub(crate) fn open_read_only(dir: &Path) -> Result<Self, StorageError> {
         let opened = DB::open_for_read_only(&options::meta(), dir, false);
-        let db = opened.map_err(|cause| StorageError::io("open the meta database", &cause))?;
+        let db = opened.map_err(|cause| StorageError::unopened(dir, &cause))?;
         Ok(Self { db })
     }
 
     /// A value.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db.get(key).map_err(|cause| StorageError::io("read metadata", &cause))
+        self.db.get(key).map_err(|cause| self.unread(&cause))
     }
 
     /// A `u32`, big endian.
@@ -50,13 +50,17 @@ impl MetaDb {
     pub(crate) fn read_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
         let mut found = vec![];
         for item in self.db.iterator(IteratorMode::From(prefix, Direction::Forward)) {
-            let (key, value) = item.map_err(|cause| StorageError::io("read metadata", &cause))?;
+            let (key, value) = item.map_err(|cause| self.unread(&cause))?;
             if !key.starts_with(prefix) {
                 break;
             }
             found.push((key.into_vec(), value.into_vec()));
         }
         Ok(found)
+    }
+
+    fn unread(&self, cause: &rocksdb::Error) -> StorageError {
+        StorageError::by_rocksdb(self.db.path(), "metadata", cause)
     }
 
     /// Makes changes, all or none, on the device when it returns.
@@ -87,16 +91,25 @@ impl MetaDb {
         self.read_prefix(META_LOG_PREFIX)?.into_iter().map(decode).collect()
     }
 
-    /// Gives a partition the next log id.
-    pub(crate) fn add_log(&self, partition: PartitionId) -> Result<LogId, StorageError> {
-        let next = self.read_u32(META_NEXT_LOG)?.unwrap_or(1);
-        let after = next.checked_add(1).ok_or_else(|| StorageError::io("create a log", &"log ids are used up"))?;
-        let value = [&partition.topic.as_bytes()[..], &partition.index.to_be_bytes()].concat();
-        self.write_synced(vec![
-            (META_NEXT_LOG.to_vec(), Some(after.to_be_bytes().to_vec())),
-            (meta_log(LogId(next)), Some(value)),
-        ])?;
-        Ok(LogId(next))
+    /// Gives each partition the next log id, in one write.
+    pub(crate) fn add_logs(
+        &self,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> Result<Vec<(LogId, PartitionId)>, StorageError> {
+        let mut next = self.read_u32(META_NEXT_LOG)?.unwrap_or(1);
+        let (mut added, mut changes) = (vec![], vec![]);
+        for partition in partitions {
+            let id = LogId(next);
+            next = next.checked_add(1).ok_or_else(|| StorageError::io("create a log", &"log ids are used up"))?;
+            let value = [&partition.topic.as_bytes()[..], &partition.index.to_be_bytes()].concat();
+            changes.push((meta_log(id), Some(value)));
+            added.push((id, partition));
+        }
+        if !added.is_empty() {
+            changes.push((META_NEXT_LOG.to_vec(), Some(next.to_be_bytes().to_vec())));
+            self.write_synced(changes)?;
+        }
+        Ok(added)
     }
 
     /// Forgets a log; its id is not given again.
@@ -140,15 +153,17 @@ mod tests {
     #[test]
     fn log_ids_are_never_given_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let partition = PartitionId { topic: uuid::Uuid::from_u128(7), index: 3 };
+        let partition = |index| PartitionId { topic: uuid::Uuid::from_u128(7), index };
         let meta = MetaDb::open(dir.path()).unwrap();
-        assert_eq!(meta.add_log(partition).unwrap(), LogId(1));
-        assert_eq!(meta.logs().unwrap(), [(LogId(1), partition)]);
+        let both = [(LogId(1), partition(3)), (LogId(2), partition(0))];
+        assert_eq!(meta.add_logs([partition(3), partition(0)]).unwrap(), both);
+        assert_eq!(meta.logs().unwrap(), both);
         meta.remove_log(LogId(1)).unwrap();
+        meta.remove_log(LogId(2)).unwrap();
         drop(meta);
         let meta = MetaDb::open(dir.path()).unwrap();
         assert_eq!(meta.logs().unwrap(), []);
-        assert_eq!(meta.add_log(partition).unwrap(), LogId(2));
+        assert_eq!(meta.add_logs([partition(3)]).unwrap(), [(LogId(3), partition(3))]);
     }
 
     #[test]

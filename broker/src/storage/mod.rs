@@ -29,7 +29,9 @@ mod disk;
 pub mod engine;
 mod epochs;
 mod error;
+mod find;
 pub(crate) mod footer;
+mod front;
 pub(crate) mod index;
 pub mod inspect;
 pub(crate) mod keys;
@@ -179,14 +181,22 @@ pub trait Log: Send + Sync + 'static {
 pub trait Storage: Send + Sync + 'static {
     /// All logs, whatever their topics' state.
     fn logs(&self) -> Vec<Arc<dyn Log>>;
-    /// The log of a partition, made now if there is none. Durable when it returns; blocks.
-    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError>;
+    /// The logs of partitions, in their order; those that are not there are made now, all or none, in one write. Durable when
+    /// it returns; blocks.
+    fn create_all(&self, partitions: &[PartitionId]) -> Result<Vec<Arc<dyn Log>>, StorageError>;
+    /// The log of one partition, in the same way.
+    fn create(&self, partition: PartitionId) -> Result<Arc<dyn Log>, StorageError> {
+        Ok(self.create_all(&[partition])?.remove(0))
+    }
     /// Deletes a log for good; its number is not used again. Durable when it returns; blocks.
     fn delete(&self, log: LogId) -> Result<(), StorageError>;
     /// The metadata that is kept beside the logs.
     fn meta(&self) -> Arc<dyn MetaStore>;
     /// Who this data directory is and how it was left.
     fn identity(&self) -> Identity;
+    /// Notes, durably, that leader epochs have risen since [`Identity::complete`] was false; blocks. Until then each later
+    /// start says false too, however it was left: what a crash between keeps from being done is still to be done (D7).
+    fn mark_complete(&self) -> Result<(), StorageError>;
     /// Disk and failure state.
     fn status(&self) -> Status;
     /// Gives back space that no live record needs and seals what has been open for long: one round; blocks, for seconds.
@@ -218,7 +228,8 @@ pub struct Identity {
     /// The broker before closed it properly.
     pub clean: bool,
     /// All acknowledged appends are known to be there: closed properly, or the process died on a kernel that stayed up
-    /// (same boot id) and the write-ahead log has no hole. Otherwise leader epochs must rise (D7).
+    /// (same boot id) and the write-ahead log has no hole. Otherwise leader epochs must rise (D7), and
+    /// [`Storage::mark_complete`] is told.
     pub complete: bool,
 }
 

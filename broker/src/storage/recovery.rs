@@ -2,8 +2,9 @@
 //!
 //! 1. Lock, format, identity ([`start_over`](identity)).
 //! 2. After an unclean stop, scan of the write-ahead log before RocksDB opens it (D6).
-//! 3. Storage epochs by one seek each; those that a rewritten one replaces are dead.
-//! 4. Footers of all live epochs, folded in the order of their origins; batches are not read.
+//! 3. Storage epochs by one seek each ([`find`](super::find)); those that a rewritten one replaces are dead.
+//! 4. Footers of all live epochs, folded in the order of their origins; batches are not read. Damaged ones are read from
+//!    their copies, and a start is refused only where there is none ([`front`](super::front), D5).
 //! 5. The epoch that was open at a crash: ledger records and batch headers replayed, then sealed like any other.
 //! 6. A fresh epoch number.
 
@@ -18,8 +19,10 @@ use taffrail_proto::record::BatchHeader;
 
 use super::disk::Volume;
 use super::epochs::{EpochInfo, Epochs};
+use super::find::{Found, State, find};
 use super::footer::{Footer, Seal};
-use super::keys::{DataKey, FIRST_REWRITTEN, META_EPOCHS, batches_start, epoch_end, epoch_start, ledger_start};
+use super::front::Copies;
+use super::keys::{DataKey, FIRST_REWRITTEN, META_EPOCHS, batches_start, epoch_end, ledger_start};
 use super::ledger::Ledger;
 use super::log::LogCell;
 use super::meta::MetaDb;
@@ -29,7 +32,7 @@ use super::wal::sync_mark;
 use super::writer::RESERVED;
 use super::{EngineOptions, LogId, PartitionId, StorageError, options, wal};
 use fold::Fold;
-pub(super) use identity::mark_clean;
+pub(super) use identity::{before, boot_id, mark_clean, mark_complete, scan_meta};
 
 /// Opens a directory; the lock is held.
 pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, StorageError> {
@@ -37,18 +40,27 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, Storage
     for dir in [&meta_dir, &data_dir] {
         std::fs::create_dir_all(dir).map_err(|cause| StorageError::io("make the data directory", &cause))?;
     }
-    let boot_id = identity::boot_id();
+    let boot_id = boot_id();
     let meta = Arc::new(identity::open_meta(dir, &meta_dir)?);
-    let before = identity::before(&meta, &boot_id)?;
+    let before = before(&meta, &boot_id)?;
     if before.is_new() && data_dir.join("CURRENT").exists() {
-        return Err(damaged(&meta_dir, "the metadata is gone", &"there is data but nothing says of which logs"));
+        return Err(StorageError::damaged(
+            &meta_dir,
+            "the metadata is gone",
+            &"there is data but nothing says of which logs",
+        ));
     }
     let intact = before.clean || scan(&data_dir, before.same_boot, options.accept_loss)?;
     let identity = identity::start(&meta, &before, intact, &boot_id)?;
     let options = options.fit(Volume::of(dir)?.total);
     let data = open_data(&data_dir, &options)?;
     let known = meta.logs()?;
-    let mut recovery = Recovery { meta: &meta, data: &data, known: &known, epochs: Epochs::default(), newest: 0 };
+    let copies = Copies::of(dir);
+    if !before.same_boot {
+        copies.remove_torn();
+    }
+    let epochs = Epochs::default();
+    let mut recovery = Recovery { meta: &meta, data: &data, copies: &copies, known: &known, epochs, newest: 0 };
     let unsealed = recovery.find_epochs()?;
     let mut fold = recovery.fold()?;
     if let Some(epoch) = unsealed {
@@ -60,7 +72,7 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, Storage
     for (id, partition) in known {
         logs.insert(Arc::new(LogCell::new(id, partition, fold.take(id))));
     }
-    Ok(Opened { dir: dir.to_owned(), options, identity, meta, data, logs, epochs, open_epoch })
+    Ok(Opened { dir: dir.to_owned(), options, identity, meta, data, copies, logs, epochs, open_epoch })
 }
 
 /// Whether everything that was written is there; an error if what is missing was promised.
@@ -77,16 +89,13 @@ fn scan(data_dir: &Path, same_boot: bool, accept_loss: bool) -> Result<bool, Sto
 
 fn open_data(dir: &Path, engine: &EngineOptions) -> Result<DB, StorageError> {
     let tuned = options::data(engine, options::supports_direct_io(dir))?;
-    DB::open(&tuned, dir).map_err(|cause| damaged(dir, "the database does not open", &cause))
-}
-
-fn damaged(dir: &Path, what: &str, cause: &dyn std::fmt::Display) -> StorageError {
-    StorageError::Damaged { file: dir.display().to_string(), at: 0, what: format!("{what}: {cause}") }
+    DB::open(&tuned, dir).map_err(|cause| StorageError::unopened(dir, &cause))
 }
 
 struct Recovery<'a> {
     meta: &'a MetaDb,
     data: &'a DB,
+    copies: &'a Copies,
     /// The logs that exist.
     known: &'a [(LogId, PartitionId)],
     epochs: Epochs,
@@ -97,30 +106,31 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     /// Finds all epochs; gives the one that was open at a crash.
     fn find_epochs(&mut self) -> Result<Option<u32>, StorageError> {
-        let (mut unsealed, mut last_filled) = (vec![], 0);
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let mut keys = self.data.raw_iterator_opt(options::read_once());
-            keys.seek(epoch_start(from));
-            keys.status().map_err(|cause| self.damaged("storage epochs", &cause))?;
-            let Some(key) = keys.key() else { break };
-            let key = DataKey::decode(key).ok_or_else(|| self.damaged("a key", &"malformed"))?;
-            let epoch = key.epoch();
-            if let DataKey::Seal { .. } = key {
-                let seal = keys.value().and_then(Seal::decode);
-                let seal =
-                    seal.ok_or_else(|| self.damaged("a seal", &format!("of storage epoch {epoch}: malformed")))?;
-                let replaced = seal.replaces.iter().copied().filter(|&replaced| replaced < FIRST_REWRITTEN).max();
-                self.newest = self.newest.max(replaced.unwrap_or(0));
-                self.epochs.add(epoch, EpochInfo { bytes: seal.bytes, replaces: seal.replaces });
-            } else {
-                unsealed.push(epoch);
+        let (mut unsealed, mut lost, mut last_filled) = (vec![], vec![], 0);
+        for Found { number, state } in find(self.data, self.copies)? {
+            match state {
+                State::Sealed(seal, damage) => {
+                    if let Some(damage) = damage {
+                        tracing::error!(%damage, "the copy stands in");
+                    }
+                    let replaced = seal.replaces.iter().copied().filter(|&replaced| replaced < FIRST_REWRITTEN).max();
+                    self.newest = self.newest.max(replaced.unwrap_or(0));
+                    self.epochs.add(number, EpochInfo { bytes: seal.bytes, replaces: seal.replaces });
+                }
+                State::Open => unsealed.push(number),
+                State::Lost(damage) => lost.push((number, damage)),
             }
-            if epoch < FIRST_REWRITTEN {
-                self.newest = self.newest.max(epoch);
-                last_filled = epoch;
+            if number < FIRST_REWRITTEN {
+                self.newest = self.newest.max(number);
+                last_filled = number;
             }
-            next = epoch.checked_add(1);
+        }
+        for (epoch, damage) in lost {
+            // Of one that is replaced nothing is needed.
+            if !self.epochs.is_dead(epoch) {
+                return Err(damage);
+            }
+            self.epochs.add(epoch, EpochInfo::default());
         }
         let mut open = None;
         for epoch in unsealed {
@@ -138,7 +148,7 @@ impl Recovery<'_> {
     fn fold(&mut self) -> Result<Fold, StorageError> {
         let live: Vec<u32> =
             self.epochs.sealed().map(|(epoch, _)| epoch).filter(|&epoch| !self.epochs.is_dead(epoch)).collect();
-        let fold = Fold::of(self.data, &live)?;
+        let fold = Fold::of(self.data, self.copies, &live)?;
         self.newest = self.newest.max(fold.newest_origin());
         Ok(fold)
     }
@@ -181,7 +191,7 @@ impl Recovery<'_> {
             unsealed.add_record(record);
             items.next();
         }
-        items.status().map_err(|cause| self.damaged(&what, &cause))?;
+        items.status().map_err(|cause| StorageError::by_rocksdb(self.data.path(), &what, &cause))?;
         let mut items = self.data.raw_iterator_opt(options::scan(epoch_end(epoch)));
         items.seek(batches_start(epoch));
         while let Some((key, value)) = items.item() {
@@ -195,7 +205,7 @@ impl Recovery<'_> {
             unsealed.add_batch(log, header, value.len() as u32);
             items.next();
         }
-        items.status().map_err(|cause| self.damaged(&what, &cause))?;
+        items.status().map_err(|cause| StorageError::by_rocksdb(self.data.path(), &what, &cause))?;
         Ok(unsealed)
     }
 
@@ -209,6 +219,6 @@ impl Recovery<'_> {
     }
 
     fn damaged(&self, what: &str, cause: &dyn std::fmt::Display) -> StorageError {
-        damaged(self.data.path(), what, cause)
+        StorageError::damaged(self.data.path(), what, cause)
     }
 }

@@ -23,7 +23,8 @@ use taffrail_proto::record::header::verify_crc;
 use self::shape::{LogView, Shape};
 use super::epochs::EpochInfo;
 use super::footer::{BatchRef, Footer, Piece, Seal};
-use super::keys::{DataKey, FIRST_REWRITTEN, META_REWRITTEN_EPOCHS, ledger_start};
+use super::front::Front;
+use super::keys::{DataKey, FIRST_REWRITTEN, META_REWRITTEN_EPOCHS};
 use super::log::LogCell;
 use super::shared::Shared;
 use super::{LogId, StorageError, options};
@@ -121,18 +122,11 @@ fn view(cell: &LogCell) -> LogView {
 fn read_pieces(shared: &Shared, sources: &[u32]) -> Result<BTreeMap<LogId, Vec<(u32, Piece)>>, StorageError> {
     let mut pieces: BTreeMap<LogId, Vec<(u32, Piece)>> = BTreeMap::new();
     for &epoch in sources {
-        let damaged = |what: String| damaged(shared, epoch, what);
-        let mut items = shared.data().raw_iterator_opt(options::scan(ledger_start(epoch)));
-        items.seek(DataKey::Footer { epoch, log: LogId(1) }.encode());
-        while let Some((key, value)) = items.item() {
-            let Some(DataKey::Footer { log, .. }) = DataKey::decode(key) else {
-                return Err(damaged("malformed key".to_owned()));
-            };
-            let footer = Footer::decode(value).ok_or_else(|| damaged(format!("malformed footer of log {}", log.0)))?;
-            pieces.entry(log).or_default().extend(footer.pieces.into_iter().map(|piece| (epoch, piece)));
-            items.next();
+        for (log, footer) in Front::read(shared.data(), &shared.copies, epoch)?.footers() {
+            let malformed = || damaged(shared, epoch, format!("malformed footer of log {}", log.0));
+            let footer = Footer::decode(footer).ok_or_else(malformed)?;
+            pieces.entry(*log).or_default().extend(footer.pieces.into_iter().map(|piece| (epoch, piece)));
         }
-        items.status().map_err(|cause| damaged(cause.to_string()))?;
     }
     Ok(pieces)
 }

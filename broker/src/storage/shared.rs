@@ -11,6 +11,7 @@ use rocksdb::DB;
 use tokio::sync::oneshot;
 
 use super::epochs::Epochs;
+use super::front::Copies;
 use super::lock::DirLock;
 use super::log::LogCell;
 use super::maintenance::Keeper;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) logs: RwLock<Logs>,
     pub(crate) epochs: Mutex<Epochs>,
     pub(crate) footers: FooterCache,
+    pub(crate) copies: Copies,
     pub(crate) readers: Readers,
     /// The epoch that the writer fills.
     pub(crate) open_epoch: AtomicU32,
@@ -65,6 +67,7 @@ pub(crate) struct Opened {
     pub(crate) identity: Identity,
     pub(crate) meta: Arc<MetaDb>,
     pub(crate) data: DB,
+    pub(crate) copies: Copies,
     pub(crate) logs: Logs,
     pub(crate) epochs: Epochs,
     pub(crate) open_epoch: u32,
@@ -82,6 +85,7 @@ impl Shared {
             logs: RwLock::new(opened.logs),
             epochs: Mutex::new(opened.epochs),
             footers: FooterCache::default(),
+            copies: opened.copies,
             open_epoch: AtomicU32::new(opened.open_epoch),
             maintenance: Mutex::default(),
             disk_full: AtomicBool::new(false),
@@ -177,6 +181,12 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Sees to it that each sealed epoch has a copy of its footers.
+    pub(crate) fn keep_copies(&self) {
+        let epochs = self.epochs.lock().sealed().map(|(epoch, _)| epoch).collect();
+        self.copies.keep(&self.data, &epochs);
     }
 
     /// Syncs all that is published.

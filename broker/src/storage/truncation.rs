@@ -13,7 +13,7 @@ use super::ledger::Snapshot;
 use super::log::LogCell;
 use super::producers::{Producers, Sequenced};
 use super::shared::Shared;
-use super::{LogId, ReadError, StorageError, read};
+use super::{LogId, StorageError, read};
 
 /// The state after a truncation to `to`, which lies below the log's end; `None` if a batch begins before `to` and ends
 /// behind it. Nothing of the log is staged.
@@ -29,12 +29,13 @@ pub(super) fn snapshot(shared: &Shared, cell: &LogCell, to: i64) -> Result<Optio
 }
 
 fn snapshot_by(shared: &Shared, cell: &LogCell, entries: &[Entry], to: i64) -> Result<Option<Snapshot>, StorageError> {
-    let (producers, open, append_time) = {
+    let (producers, open, source) = {
         let inner = cell.lock();
         let state = &inner.state;
-        (state.producers(), state.open().batches.clone(), state.append_time())
+        let (append_time, start, needed_from) = (state.append_time(), state.start(), state.needed_from());
+        let source = Source { shared, log: cell.id, append_time, start, needed_from };
+        (state.producers(), state.open().batches.clone(), source)
     };
-    let source = Source { shared, log: cell.id, append_time };
     if !source.is_boundary(entries, &open, to)? {
         return Ok(None);
     }
@@ -47,6 +48,9 @@ struct Source<'a> {
     log: LogId,
     /// Newest append time of the log. Those of single batches are not kept: it stands for those of the open epoch.
     append_time: i64,
+    start: i64,
+    /// Pieces of earlier origins that lie wholly below the start may be gone, one without the other.
+    needed_from: u32,
 }
 
 impl Source<'_> {
@@ -61,7 +65,9 @@ impl Source<'_> {
 
     fn producers_at(&self, entries: &[Entry], open: &[BatchRef], to: i64) -> Result<Producers, StorageError> {
         let mut producers = Producers::new();
-        for entry in entries.iter().take_while(|entry| entry.first < to || entry.is_empty()) {
+        let is_whole_history = |entry: &&Entry| entry.origin >= self.needed_from || entry.is_live(self.start);
+        let below = entries.iter().take_while(|entry| entry.first < to || entry.is_empty());
+        for entry in below.filter(is_whole_history) {
             self.add(&mut producers, entry, &self.piece(entry)?, to)?;
         }
         let epoch = self.shared.open_epoch.load(std::sync::atomic::Ordering::Acquire);
@@ -110,10 +116,7 @@ impl Source<'_> {
 
     fn piece(&self, entry: &Entry) -> Result<Piece, StorageError> {
         let key = DataKey::Footer { epoch: entry.container, log: self.log };
-        let footer = read::footer(self.shared, entry.container, self.log).map_err(|fault| match fault {
-            ReadError::Storage(fault) => fault,
-            fault => self.damaged(key, &fault),
-        })?;
+        let footer = read::footer(self.shared, entry.container, self.log)?;
         let piece = footer.and_then(|footer| footer.piece(entry.origin).cloned());
         piece.ok_or_else(|| self.damaged(key, &"it is missing"))
     }

@@ -15,6 +15,24 @@ pub(in crate::storage) fn a_partition_has_one_log(subject: &mut Subject) {
     assert_eq!(subject.storage().logs().len(), 2);
 }
 
+pub(in crate::storage) fn many_logs_are_made_at_once_in_the_order_asked_for(subject: &mut Subject) {
+    let there = subject.log(7);
+    subject.fill(&*there, &[2]);
+    let asked: Vec<_> = (0..300).rev().map(partition).chain([partition(5)]).collect();
+    let made = subject.storage().create_all(&asked).unwrap();
+    let holds: Vec<_> = made.iter().map(|log| log.partition()).collect();
+    assert_eq!(holds, asked);
+    assert_eq!((made[292].id(), made[292].extent().end), (there.id(), 2), "what was there stays");
+    assert_eq!(made[300].id(), made[294].id(), "asked for twice, made once");
+    let ids: std::collections::BTreeSet<_> = made.iter().map(|log| log.id()).collect();
+    assert_eq!((ids.len(), subject.storage().logs().len()), (300, 300));
+    assert!(subject.storage().create_all(&[]).unwrap().is_empty());
+    drop((there, made));
+    subject.reopen();
+    let again: std::collections::BTreeSet<_> = subject.storage().logs().iter().map(|log| log.id()).collect();
+    assert_eq!(again, ids);
+}
+
 pub(in crate::storage) fn a_deleted_log_is_gone_for_good(subject: &mut Subject) {
     let (log, other) = (subject.log(0), subject.log(1));
     subject.fill(&*log, &[2, 2]);

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
+use crate::storage::producers::{SequenceError, Sequenced};
 use crate::storage::{Append, Durability, ReadError};
 
 /// Epochs of 64 KiB, so that a few batches fill some.
@@ -152,6 +153,7 @@ fn a_second_start_on_the_directory_is_refused() {
 #[test]
 fn sealed_files_are_disjoint_and_nothing_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
+    let mut most = 0;
     for _ in 0..3 {
         let engine = open(&dir);
         let log = engine.create(partition(0)).unwrap();
@@ -159,11 +161,43 @@ fn sealed_files_are_disjoint_and_nothing_is_compacted() {
         engine.close().unwrap();
         let mut files: Vec<_> = engine.shared().data().live_files().unwrap();
         files.sort_by(|a, b| a.start_key.cmp(&b.start_key));
-        assert!(files.len() > 3);
+        // Flushes that fall together share a file.
+        most = most.max(files.len());
         assert!(files.windows(2).all(|pair| pair[0].end_key < pair[1].start_key));
     }
+    assert!(most > 3);
 }
 
+#[test]
+fn p5_a_truncation_builds_no_producer_from_a_history_with_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    let sequenced = |first_sequence, id| {
+        let base = log.extent().end;
+        let batch = batch(base, 1, base, Some(BatchProducer { id, epoch: 0, first_sequence }));
+        let header = BatchHeader::parse(&batch).unwrap();
+        let append = Append { batch, header: header.clone(), append_time: 1, durability: Durability::Os };
+        block_on(log.append(append)).unwrap().unwrap();
+        engine.shared().seal().unwrap();
+        Sequenced::of(&header).unwrap()
+    };
+    sequenced(0, 7);
+    let second = sequenced(1, 7);
+    for sequence in 0..3 {
+        sequenced(sequence, 8);
+    }
+    block_on(log.trim(2)).unwrap().unwrap();
+    let cell = engine.shared().cell(log.id()).unwrap();
+    engine.shared().checkpoint(std::slice::from_ref(&cell)).unwrap();
+    // A round drops the second epoch; the file of the first is just being moved.
+    let gone = cell.lock().state.index().entries()[1].container;
+    cell.lock().state.index_mut().forget(|container| container == gone);
+    block_on(log.truncate(4)).unwrap().unwrap();
+    assert_eq!(log.producers().check(&second), Err(SequenceError::Unknown), "it would be there twice");
+}
+
+mod blocks;
 mod crash;
 mod damage;
 

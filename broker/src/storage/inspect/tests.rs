@@ -84,23 +84,60 @@ fn largest_table(dir: &TempDir) -> PathBuf {
     tables.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }
 
+/// Flips a bit of a value behind `from` in the largest table.
+fn flip_a_value(dir: &TempDir, from: usize) {
+    let table = largest_table(dir);
+    let mut bytes = fs::read(&table).unwrap();
+    let value = bytes[from..].windows(1000).position(|bytes| bytes.iter().all(|&byte| byte == 7)).unwrap();
+    bytes[from + value] ^= 1;
+    fs::write(&table, bytes).unwrap();
+}
+
 #[test]
 fn d5_a_flipped_bit_in_stored_batches_is_found_with_the_offsets_concerned() {
     let (dir, engine) = filled();
     engine.close().unwrap();
     drop(engine);
-    let table = largest_table(&dir);
-    let mut bytes = fs::read(&table).unwrap();
-    // In the second block of an epoch of three: the first holds its footers, and the last is read when epochs are looked for.
-    let middle = 96 << 10;
-    let value = bytes[middle..].windows(1000).position(|bytes| bytes.iter().all(|&byte| byte == 7)).unwrap();
-    bytes[middle + value] ^= 1;
-    fs::write(&table, bytes).unwrap();
+    // In the second block of an epoch of three, where only batches are.
+    flip_a_value(&dir, 96 << 10);
     let found = look(&dir, Depth::EveryByte);
     assert!(found.faults.iter().any(|fault| fault.place.contains("offset ")), "{:?}", found.faults);
     // The footers are whole: what is stored is still known.
     assert_eq!(found.logs[0].last_offset, Some(79));
     assert_eq!(look(&dir, Depth::Footers).faults, []);
+}
+
+#[test]
+fn d5_a_flipped_bit_beside_footers_is_found_and_what_is_stored_is_still_known() {
+    let (dir, engine) = filled();
+    engine.close().unwrap();
+    drop(engine);
+    // The first block holds the seal, the footers and the first batches.
+    flip_a_value(&dir, 0);
+    for depth in [Depth::Footers, Depth::EveryByte] {
+        let found = look(&dir, depth);
+        assert!(found.faults.iter().any(|fault| fault.what.contains("the copy stands in")), "{:?}", found.faults);
+        let offsets = found.faults.iter().filter(|fault| fault.place.contains("offset ")).count();
+        assert_eq!((1..20).contains(&offsets), depth == Depth::EveryByte, "{:?}", found.faults);
+        assert_eq!((found.logs[0].last_offset, found.logs[1].last_offset), (Some(79), Some(39)));
+    }
+}
+
+#[test]
+fn a_damaged_copy_of_footers_is_told_with_what_to_do() {
+    let (dir, engine) = filled();
+    engine.close().unwrap();
+    drop(engine);
+    let copy = fs::read_dir(dir.path().join("fronts")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&copy).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&copy, bytes).unwrap();
+    let faults = look(&dir, Depth::Footers).faults;
+    assert!(faults.len() == 1 && faults[0].place == copy.display().to_string(), "{faults:?}");
+    fs::remove_file(&copy).unwrap();
+    open(&dir).close().unwrap();
+    assert!(copy.exists());
+    assert_eq!(look(&dir, Depth::EveryByte).faults, []);
 }
 
 #[test]

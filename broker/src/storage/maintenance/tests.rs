@@ -136,6 +136,21 @@ fn what_lives_among_the_dead_is_rewritten_and_reads_the_same() {
 }
 
 #[test]
+fn what_maintenance_does_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    fill(&engine, 4, 100);
+    for index in 0..3 {
+        block_on(log(&engine, index).trim(100)).unwrap().unwrap();
+    }
+    let done = settle(&engine);
+    assert!(done.dropped > 0 && done.rewritten > 0 && done.rewritten_bytes > 0, "{done:?}");
+    let counted = &engine.shared().options.metrics;
+    let counted = (counted.dropped_epochs.get(), counted.rewritten_epochs.get(), counted.rewritten_bytes.get());
+    assert_eq!(counted, (done.dropped, done.rewritten, done.rewritten_bytes));
+}
+
+#[test]
 fn truncated_batches_stay_gone_when_the_epoch_that_tells_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut engine = open(&dir);

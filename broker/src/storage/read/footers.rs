@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rocksdb::ErrorKind;
 
 use crate::storage::footer::{BatchRef, Footer};
 use crate::storage::keys::DataKey;
 use crate::storage::shared::Shared;
-use crate::storage::{LogId, ReadError, StorageError};
+use crate::storage::{LogId, StorageError};
 
 /// Batches that cached footers may list together: 12 MiB.
 const BATCHES: usize = (12 << 20) / size_of::<BatchRef>();
@@ -60,26 +59,31 @@ fn weight(footer: &Footer) -> usize {
     footer.pieces.iter().map(|piece| piece.batches.len() + OVERHEAD).sum::<usize>() + OVERHEAD
 }
 
-/// A log's footer in a sealed epoch; `None` if it is not there (any more). Blocks.
-pub(crate) fn footer(shared: &Shared, epoch: u32, log: LogId) -> Result<Option<Arc<Footer>>, ReadError> {
+/// A log's footer in a sealed epoch, or the copy of it if it is damaged; `None` if it is not there (any more). Blocks.
+pub(crate) fn footer(shared: &Shared, epoch: u32, log: LogId) -> Result<Option<Arc<Footer>>, StorageError> {
     if let Some(cached) = shared.footers.get(epoch, log) {
         return Ok(Some(cached));
     }
-    let damaged = |what: String| StorageError::Damaged {
-        file: format!("{}, footer of log {} in storage epoch {epoch}", shared.data().path().display(), log.0),
-        at: 0,
-        what,
+    let found = match original(shared, epoch, log) {
+        Err(damage @ StorageError::Damaged { .. }) => {
+            let copy = shared.copies.read(epoch).and_then(|front| front.footer(log));
+            Some(copy.ok_or(damage)?)
+        }
+        read => read?,
     };
-    let key = DataKey::Footer { epoch, log }.encode();
-    let bytes = shared.data().get_pinned(key).map_err(|cause| match cause.kind() {
-        ErrorKind::Corruption => damaged(cause.to_string()),
-        _ => StorageError::io("read a footer", &cause),
-    })?;
-    let Some(bytes) = bytes else { return Ok(None) };
-    let footer = Footer::decode(&bytes).ok_or_else(|| damaged("malformed".to_owned()))?;
-    let footer = Arc::new(footer);
-    shared.footers.put(epoch, log, &footer);
-    Ok(Some(footer))
+    let footer = found.map(Arc::new);
+    if let Some(footer) = &footer {
+        shared.footers.put(epoch, log, footer);
+    }
+    Ok(footer)
+}
+
+fn original(shared: &Shared, epoch: u32, log: LogId) -> Result<Option<Footer>, StorageError> {
+    let (dir, part) = (shared.data().path(), format!("footer of log {} in storage epoch {epoch}", log.0));
+    let bytes = shared.data().get_pinned(DataKey::Footer { epoch, log }.encode());
+    let bytes = bytes.map_err(|cause| StorageError::by_rocksdb(dir, &part, &cause))?;
+    let decode = |bytes: &[u8]| Footer::decode(bytes).ok_or_else(|| StorageError::damaged(dir, &part, &"malformed"));
+    bytes.map(|bytes| decode(&bytes)).transpose()
 }
 
 #[cfg(test)]

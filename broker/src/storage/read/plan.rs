@@ -9,7 +9,7 @@ use crate::storage::index::Entry;
 use crate::storage::keys::DataKey;
 use crate::storage::log::LogCell;
 use crate::storage::shared::Shared;
-use crate::storage::{LogId, ReadError};
+use crate::storage::{LogId, ReadError, StorageError};
 
 /// Parts of a log that one plan looks at.
 const SEGMENTS: usize = 256;
@@ -82,7 +82,13 @@ pub(super) fn locate(
     match segment {
         Segment::Open { epoch, batches, end } => Ok(Some(within(*epoch, log, batches, *end, offsets))),
         Segment::Sealed(entry) => {
-            let Some(footer) = footer(shared, entry.container, log)? else { return Ok(None) };
+            let found = footer(shared, entry.container, log).map_err(|fault| match fault {
+                damage @ StorageError::Damaged { .. } => {
+                    ReadError::Corrupt { first: entry.first, last: entry.last, what: damage.to_string() }
+                }
+                fault => fault.into(),
+            })?;
+            let Some(footer) = found else { return Ok(None) };
             let Some(piece) = footer.piece(entry.origin) else { return Ok(None) };
             let end = entry.last + 1;
             let kept = piece.batches.partition_point(|batch| batch.base < end);

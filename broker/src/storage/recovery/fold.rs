@@ -6,9 +6,10 @@ use crossbeam_channel::{Receiver, bounded};
 use rocksdb::DB;
 
 use crate::storage::footer::{Footer, Piece};
-use crate::storage::keys::{DataKey, FIRST_REWRITTEN, ledger_start};
+use crate::storage::front::{Copies, Front};
+use crate::storage::keys::FIRST_REWRITTEN;
 use crate::storage::state::LogState;
-use crate::storage::{LogId, StorageError, options};
+use crate::storage::{LogId, StorageError};
 
 const THREADS: usize = 2;
 /// Epochs that a thread reads ahead.
@@ -25,19 +26,19 @@ pub(super) struct Fold {
 
 impl Fold {
     /// Of these epochs, which are sealed and rise.
-    pub(super) fn of(data: &DB, epochs: &[u32]) -> Result<Self, StorageError> {
+    pub(super) fn of(data: &DB, copies: &Copies, epochs: &[u32]) -> Result<Self, StorageError> {
         let (filled, rewritten) = epochs.split_at(epochs.partition_point(|&epoch| epoch < FIRST_REWRITTEN));
         let mut fold = Self::default();
         // Pieces in rewritten epochs are put between those of other epochs, by their origins.
         let mut moved: BTreeMap<u32, Vec<(LogId, Piece, u32)>> = BTreeMap::new();
-        read_ahead(data, rewritten, |container, footers| {
+        read_ahead(data, copies, rewritten, |container, footers| {
             for (log, pieces) in footers {
                 for piece in pieces {
                     moved.entry(piece.origin).or_default().push((log, piece, container));
                 }
             }
         })?;
-        read_ahead(data, filled, |epoch, footers| {
+        read_ahead(data, copies, filled, |epoch, footers| {
             let after = moved.split_off(&epoch);
             for moved in std::mem::replace(&mut moved, after).into_values().flatten() {
                 fold.apply_moved(&moved);
@@ -82,14 +83,19 @@ impl Fold {
 }
 
 /// Calls `each` with the footers of each epoch, in order.
-fn read_ahead(data: &DB, epochs: &[u32], mut each: impl FnMut(u32, Footers)) -> Result<(), StorageError> {
+fn read_ahead(
+    data: &DB,
+    copies: &Copies,
+    epochs: &[u32],
+    mut each: impl FnMut(u32, Footers),
+) -> Result<(), StorageError> {
     std::thread::scope(|scope| {
         let read = |thread: usize| -> Receiver<Result<Footers, StorageError>> {
             let (send, receive) = bounded(AHEAD);
             scope.spawn(move || {
                 for &epoch in epochs.iter().skip(thread).step_by(THREADS) {
                     // The folding thread went away: it has found a fault.
-                    if send.send(footers(data, epoch)).is_err() {
+                    if send.send(footers(data, copies, epoch)).is_err() {
                         return;
                     }
                 }
@@ -105,23 +111,13 @@ fn read_ahead(data: &DB, epochs: &[u32], mut each: impl FnMut(u32, Footers)) -> 
     })
 }
 
-fn footers(data: &DB, epoch: u32) -> Result<Footers, StorageError> {
-    let damaged = |what: String| StorageError::Damaged {
-        file: data.path().display().to_string(),
-        at: 0,
-        what: format!("footers of storage epoch {epoch}: {what}"),
-    };
-    let mut found = vec![];
-    let mut items = data.raw_iterator_opt(options::scan(ledger_start(epoch)));
-    items.seek(DataKey::Footer { epoch, log: LogId(1) }.encode());
-    while let Some((key, value)) = items.item() {
-        let Some(DataKey::Footer { log, .. }) = DataKey::decode(key) else {
-            return Err(damaged("malformed key".to_owned()));
+fn footers(data: &DB, copies: &Copies, epoch: u32) -> Result<Footers, StorageError> {
+    let summary = |(log, footer): &(LogId, Vec<u8>)| {
+        let malformed = || {
+            let part = format!("footer of log {} in storage epoch {epoch}", log.0);
+            StorageError::damaged(data.path(), &part, &"malformed")
         };
-        let footer = Footer::decode_summary(value).ok_or_else(|| damaged(format!("malformed for log {}", log.0)))?;
-        found.push((log, footer.pieces));
-        items.next();
-    }
-    items.status().map_err(|cause| damaged(cause.to_string()))?;
-    Ok(found)
+        Ok((*log, Footer::decode_summary(footer).ok_or_else(malformed)?.pieces))
+    };
+    Front::read(data, copies, epoch)?.footers().iter().map(summary).collect()
 }

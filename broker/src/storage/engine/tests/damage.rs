@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use taffrail_proto::record::HEADER_LEN;
 
 use super::*;
-use crate::storage::keys::{FORMAT, META_FORMAT};
+use crate::storage::inspect::Directory;
+use crate::storage::keys::{FORMAT, META_BOOT_ID, META_FORMAT, META_STORAGE_ID};
 use crate::storage::meta::MetaDb;
 
 /// Each batch is larger than a block, so that a damaged block concerns one of them.
@@ -82,11 +83,52 @@ fn d6_a_flipped_bit_in_the_write_ahead_log_refuses_the_start_and_names_the_file(
 }
 
 #[test]
-fn a_flipped_bit_in_the_manifest_refuses_the_start() {
+fn d6_damage_in_what_names_the_files_of_a_database_refuses_the_start_and_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     fill(&dir, true);
-    flip(&files(&dir, "MANIFEST"), b"leveldb.BytewiseComparator", 5);
-    assert!(matches!(Engine::open(dir.path(), options()), Err(StorageError::Damaged { .. })));
+    for database in ["data", "meta"] {
+        let place = |name: &str, at: fn(usize) -> usize| {
+            let files = std::fs::read_dir(dir.path().join(database)).unwrap().map(|entry| entry.unwrap().path());
+            let file = files.filter(|path| path.to_string_lossy().contains(name)).max().unwrap();
+            let len = std::fs::metadata(&file).unwrap().len() as usize;
+            (file, at(len))
+        };
+        // The footer of a table, which says where its index is, has 53 bytes.
+        let places = [place("MANIFEST-", |len| len / 2), place("CURRENT", |_| 12), place(".sst", |len| len - 30)];
+        for (file, at) in places {
+            let sound = std::fs::read(&file).unwrap();
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            match Engine::open(dir.path(), options()).map(drop) {
+                Err(StorageError::Damaged { file: named, what, .. }) => {
+                    let name = file.file_name().unwrap().to_str().unwrap();
+                    assert!(named.contains(name) || what.contains(name), "{named}: {what}");
+                    assert!(what.contains("does not open"), "{what}");
+                }
+                other => panic!("{}: {other:?}", file.display()),
+            }
+            std::fs::write(&file, sound).unwrap();
+        }
+    }
+    Engine::open(dir.path(), options()).unwrap();
+}
+
+#[test]
+fn d5_damage_in_a_table_of_the_metadata_is_told_as_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(&dir, true);
+    // Twice, so that what was written last is in a table.
+    Engine::open(dir.path(), options()).unwrap().close().unwrap();
+    let tables = std::fs::read_dir(dir.path().join("meta")).unwrap().map(|entry| entry.unwrap().path());
+    let table = tables.filter(|path| path.extension().is_some_and(|e| e == "sst")).max().unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[8] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    match Engine::open(dir.path(), options()).map(drop) {
+        Err(StorageError::Damaged { file, .. }) => assert_eq!(Path::new(&file), table),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -95,6 +137,46 @@ fn data_without_its_metadata_is_refused() {
     fill(&dir, true);
     std::fs::remove_dir_all(Shared::meta_dir(dir.path())).unwrap();
     assert!(matches!(Engine::open(dir.path(), options()), Err(StorageError::Damaged { .. })));
+}
+
+#[test]
+fn d7_what_a_start_could_not_prove_no_later_one_claims_until_it_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(&dir, false);
+    // A kernel that is not the one that runs.
+    let meta = MetaDb::open(&Shared::meta_dir(dir.path())).unwrap();
+    meta.write_synced(vec![(META_BOOT_ID.to_vec(), Some(b"another".to_vec()))]).unwrap();
+    drop(meta);
+    let complete = |settle: bool, close: bool| {
+        let engine = Engine::open(dir.path(), options()).unwrap();
+        if settle {
+            engine.mark_complete().unwrap();
+        }
+        if close {
+            engine.close().unwrap();
+        }
+        engine.identity().complete
+    };
+    assert!(!complete(false, false));
+    assert!(!complete(false, false), "the boot id is that of this kernel now, and nothing was done about the loss");
+    assert!(!complete(false, true));
+    assert!(!complete(true, false), "a proper close proves nothing");
+    assert!(complete(false, false));
+}
+
+#[test]
+fn d6_a_flipped_bit_in_the_write_ahead_log_of_the_metadata_refuses_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(&dir, false);
+    let files = std::fs::read_dir(dir.path().join("meta")).unwrap().map(|entry| entry.unwrap().path());
+    let logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    // The first write; others follow it.
+    flip(&logs, META_STORAGE_ID, META_STORAGE_ID.len() + 2);
+    match Engine::open(dir.path(), options()).map(drop) {
+        Err(StorageError::Damaged { file, .. }) => assert!(logs.iter().any(|log| Path::new(&file) == log), "{file}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(Directory::open(dir.path()), Err(StorageError::Damaged { .. })));
 }
 
 #[test]
