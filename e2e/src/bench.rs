@@ -1,14 +1,25 @@
 //! Measurements against this machine's limits: `make bench`.
 //!
-//! - [`sitting`]: one run; [`limits`]: what the machine can do; [`load`]: load without the client library;
-//! - [`produce`], [`client`], [`scale`]: the parts; [`figures`]: what they must reach; [`report`]: tables and plots.
+//! - [`parts`]: what there is to measure; [`sitting`]: one run; [`figures`]: what must be reached;
+//! - [`limits`]: what the machine can do; [`load`], [`appender`]: load without the client library, and without a broker;
+//! - [`engine`], [`cold`], [`mixed`], [`stream`], [`produce`], [`client`], [`scale`]: the parts;
+//! - [`probe`], [`profile`]: what a process used, and where; [`results`], [`environment`], [`report`]: what is written down.
 
+pub mod appender;
 pub mod client;
+pub mod cold;
+pub mod engine;
+pub mod environment;
 pub mod figures;
 pub mod limits;
 pub mod load;
+pub mod mixed;
+pub mod parts;
 pub mod probe;
 pub mod produce;
+pub mod profile;
 pub mod report;
+pub mod results;
 pub mod scale;
 pub mod sitting;
+pub mod stream;

@@ -1,9 +1,28 @@
 //! The figures that the bench takes, with what they must reach and what is aimed at. Sources: the limits of the machine itself
 //! and, for the absolute ones, what a prototype of the storage layout and the field's brokers reached on the same machines.
 
-use super::report::{Better, Row};
+use super::report::Better;
+use super::results::{Limit, Taken};
 
-/// A figure's name in the code; its row in the report.
+/// A figure and its bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Name in the code and of files.
+    pub id: &'static str,
+    /// What is measured.
+    pub title: &'static str,
+    /// Unit; "" for ratios.
+    pub unit: &'static str,
+    /// Durability class, or "-".
+    pub durability: &'static str,
+    /// Which way is good.
+    pub better: Better,
+    /// What must be reached.
+    pub must: f64,
+    /// What is aimed at.
+    pub aim: f64,
+}
+
 type Definition = (&'static str, &'static str, &'static str, &'static str, Better, f64, f64);
 
 const H: Better = Better::Higher;
@@ -41,55 +60,115 @@ const FIGURES: &[Definition] = &[
     ("hostile-p99", "10,000 idle and 200 hostile clients: honest p99 / before", "", "os", L, 2.0, 1.2),
 ];
 
-/// Samples as they come in.
+/// All figures in the order of the report.
+pub fn all() -> impl Iterator<Item = Figure> {
+    FIGURES.iter().map(|&(id, title, unit, durability, better, must, aim)| Figure {
+        id,
+        title,
+        unit,
+        durability,
+        better,
+        must,
+        aim,
+    })
+}
+
+/// The figure of this name.
+pub fn find(id: &str) -> Option<Figure> {
+    all().find(|figure| figure.id == id)
+}
+
+/// What one run takes, as it comes in.
 #[derive(Debug, Default)]
 pub struct Figures {
-    rows: Vec<(usize, Row)>,
+    part: String,
+    at: String,
+    rows: Vec<Taken>,
+    limits: Vec<Limit>,
 }
 
 impl Figures {
+    /// From now on samples belong to this part. `at`: the time, for the report.
+    pub fn begin(&mut self, part: &str, at: &str) {
+        part.clone_into(&mut self.part);
+        at.clone_into(&mut self.at);
+    }
+
     /// Adds a sample. `note` says what is behind it; the last one given is kept.
     ///
     /// # Panics
     ///
     /// If no such figure is defined.
     pub fn add(&mut self, id: &str, sample: f64, note: &str) {
-        let position = FIGURES.iter().position(|f| f.0 == id).expect("a figure that is defined");
-        let found = self.rows.iter_mut().find(|(p, _)| *p == position);
-        if let Some((_, row)) = found {
+        let figure = find(id).expect("a figure that is defined");
+        println!("  {id}: {sample:.3} {}  {note}", figure.unit);
+        if let Some(row) = self.rows.iter_mut().find(|row| row.id == id) {
             row.samples.push(sample);
             note.clone_into(&mut row.note);
-        } else {
-            let (_, figure, unit, durability, better, must, aim) = FIGURES[position];
-            let row = Row {
-                figure: figure.into(),
-                unit,
-                durability,
-                samples: vec![sample],
-                must,
-                aim,
-                better,
-                cpu_s_per_gib: vec![],
-                note: note.into(),
-            };
-            self.rows.push((position, row));
+            return;
         }
-        println!("  {id}: {sample:.3} {}  {note}", FIGURES[position].2);
+        self.rows.push(Taken {
+            id: id.to_owned(),
+            part: self.part.clone(),
+            at: self.at.clone(),
+            samples: vec![sample],
+            cpu_s_per_gib: vec![],
+            note: note.to_owned(),
+        });
     }
 
     /// Adds the CPU time that went with the last sample of a figure.
     pub fn cpu(&mut self, id: &str, seconds_per_gib: f64) {
-        let row = self.rows.iter_mut().find(|(p, _)| FIGURES[*p].0 == id);
-        if let Some((_, row)) = row {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.id == id) {
             row.cpu_s_per_gib.push(seconds_per_gib);
         }
     }
 
-    /// The rows in the order of the report, and the names of figures that were not taken.
-    pub fn finish(mut self) -> (Vec<Row>, Vec<&'static str>) {
-        self.rows.sort_by_key(|(position, _)| *position);
-        let taken: Vec<usize> = self.rows.iter().map(|(position, _)| *position).collect();
-        let missing = (0..FIGURES.len()).filter(|p| !taken.contains(p)).map(|p| FIGURES[p].1).collect();
-        (self.rows.into_iter().map(|(_, row)| row).collect(), missing)
+    /// Adds a limit of the machine, in MB/s, and gives it back.
+    pub fn limit(&mut self, name: &str, rate: f64) -> f64 {
+        println!("  {name}: {rate:.0} MB/s");
+        let (part, found) = (&self.part, |limit: &&mut Limit| limit.name == name && limit.part == self.part);
+        if let Some(limit) = self.limits.iter_mut().find(found) {
+            limit.samples.push(rate);
+        } else {
+            self.limits.push(Limit { name: name.to_owned(), part: part.clone(), samples: vec![rate] });
+        }
+        rate
+    }
+
+    /// Figures that miss what they must reach.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let missed = |row: &Taken| find(&row.id).filter(|figure| !figure.better.reaches(row.median(), figure.must));
+        self.rows.iter().filter_map(missed).map(|figure| figure.id).collect()
+    }
+
+    /// All that was taken.
+    pub fn finish(self) -> (Vec<Taken>, Vec<Limit>) {
+        (self.rows, self.limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_aim_is_never_easier_than_the_bound() {
+        for (i, figure) in all().enumerate() {
+            assert_eq!(all().position(|other| other.id == figure.id), Some(i), "{} is there twice", figure.id);
+            assert!(figure.better.reaches(figure.aim, figure.must), "{}", figure.id);
+        }
+    }
+
+    #[test]
+    fn the_median_decides_what_is_missed() {
+        let mut figures = Figures::default();
+        figures.begin("engine", "now");
+        for sample in [0.1, 0.9, 0.8] {
+            figures.add("engine-append", sample, "");
+            figures.add("engine-4k", sample, "");
+        }
+        figures.add("rest-empty", 1e6, "");
+        assert_eq!(figures.missed(), ["engine-4k", "rest-empty"]);
     }
 }

@@ -15,6 +15,8 @@ pub struct Usage {
     pub read: u64,
     /// Resident memory now, bytes.
     pub resident: u64,
+    /// Part of it that is files', the program's above all: not counted twice where several processes run it.
+    pub resident_file: u64,
 }
 
 impl Usage {
@@ -30,6 +32,7 @@ impl Usage {
             written: field(&io, "write_bytes:")?,
             read: field(&io, "read_bytes:")?,
             resident: field(&status, "VmRSS:")? * 1024,
+            resident_file: field(&status, "RssFile:")? * 1024,
         })
     }
 
@@ -39,7 +42,7 @@ impl Usage {
             cpu_seconds: self.cpu_seconds - before.cpu_seconds,
             written: self.written - before.written,
             read: self.read - before.read,
-            resident: self.resident,
+            ..self
         }
     }
 
@@ -49,18 +52,8 @@ impl Usage {
     }
 }
 
-fn field(text: &str, name: &str) -> Result<u64> {
+/// The number behind a name at the beginning of a line, as `/proc` has them.
+pub fn field(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-/// The processor and the memory of this machine, for the report.
-pub fn machine() -> Result<String> {
-    let cpu = fs::read_to_string("/proc/cpuinfo")?;
-    let model =
-        cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("").trim_start_matches([' ', '\t', ':']);
-    let cores = std::thread::available_parallelism()?;
-    let memory = field(&fs::read_to_string("/proc/meminfo")?, "MemTotal:")? >> 20;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(format!("{cores} cores of {model}, {memory} GiB, Linux {}", kernel.trim()))
 }

@@ -8,26 +8,40 @@ use taffrail_proto::record::Compression;
 use super::figures::Figures;
 use super::load::{Done, ProduceLoad, batch};
 use super::probe::Usage;
-use super::sitting::{MIB, Sitting};
+use super::sitting::{MIB, Sitting, used};
 use crate::process::{Broker, taffrail};
 
 /// Bytes in the data directory with 10,000 partitions: more than 300 storage epochs of 64 MiB.
 const MANY_BYTES: u64 = 20_500 * 1_000_000;
 const MANY: i32 = 10_000;
 
-/// The rows about 10,000 partitions in one broker. Once: a round takes a minute and 20 GB.
+/// The rows about 10,000 partitions in one broker: 20 GB a round.
 pub async fn many(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
+    for _ in 0..sitting.long_rounds() {
+        many_once(sitting, figures).await?;
+    }
+    Ok(())
+}
+
+async fn many_once(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
     let broker = sitting.broker("many", &[("many", MANY as u32, ""), ("few", 16, "")], &[])?;
+    load(&broker, "few", 16, 512 * MIB).await?;
     let few = load(&broker, "few", 16, sitting.bytes).await?;
-    let many = load(&broker, "many", MANY, MANY_BYTES).await?;
+    let recording = sitting.record(&["many-throughput"], &[broker.pid()])?;
+    let (many, usage) = used(&broker, load(&broker, "many", MANY, MANY_BYTES)).await?;
+    sitting.keep(recording)?;
     let note = format!("{:.0} of {:.0} MB/s, 16 KiB batches", many.rate(), few.rate());
     figures.add("many-throughput", many.rate() / few.rate(), &note);
+    figures.cpu("many-throughput", usage.cpu_per_gib(many.bytes));
     let options = broker.kill()?;
     let begin = Instant::now();
-    let broker = options.start()?;
+    let mut broker = options.spawn()?;
+    let recording = sitting.record(&["many-start"], &[broker.pid()])?;
+    broker.wait_ready()?;
     let seconds = begin.elapsed().as_secs_f64();
+    sitting.keep(recording)?;
     let usage = Usage::of(broker.pid())?;
-    let epochs = broker.metric("taffrail_storage_epochs").unwrap_or(f64::NAN);
+    let epochs = broker.metric("taffrail_storage_epochs")?;
     let note =
         format!("{epochs} epochs, {:.1} GB, {:.1} CPU s", (MANY_BYTES + sitting.bytes) as f64 / 1e9, usage.cpu_seconds);
     figures.add("many-start", seconds, &note);
@@ -43,17 +57,33 @@ async fn load(broker: &Broker, topic: &str, partitions: i32, bytes: u64) -> Resu
     ProduceLoad { endpoint, topic, partitions, batch, batches, connections, window: 64, pace: None }.run().await
 }
 
-/// The rows about resident memory at rest.
+/// The rows about resident memory at rest. One broker for each round, all at once: at rest they do not disturb each other.
 pub async fn rest(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
     let minute = Duration::from_mins(1);
-    let broker = sitting.broker("rest", &[("rest", 16, "")], &[])?;
-    let resident = |broker: &Broker| Ok::<_, anyhow::Error>(broker.resident_bytes()? as f64 / MIB as f64);
+    let start = |round| sitting.broker(&format!("rest-{round}"), &[("rest", 16, "")], &[]);
+    let brokers = (0..sitting.long_rounds()).map(start).collect::<Result<Vec<_>>>()?;
     tokio::time::sleep(minute).await;
-    figures.add("rest-empty", resident(&broker)?, "once");
-    load(&broker, "rest", 16, 4 << 30).await?;
-    let read = taffrail(&broker.endpoint())?.args(["bench", "consume", "rest"]).output().context("read it all")?;
-    anyhow::ensure!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    for broker in &brokers {
+        let (mib, note) = resident(broker)?;
+        figures.add("rest-empty", mib, &note);
+    }
+    for broker in &brokers {
+        load(broker, "rest", 16, 4 << 30).await?;
+        let read = taffrail(&broker.endpoint())?.args(["bench", "consume", "rest"]).output().context("read it all")?;
+        anyhow::ensure!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    }
     tokio::time::sleep(minute).await;
-    figures.add("rest-used", resident(&broker)?, "once; all of it read again too");
-    sitting.discard(broker)
+    for broker in brokers {
+        let (mib, note) = resident(&broker)?;
+        figures.add("rest-used", mib, &format!("all of it read again too; {note}"));
+        sitting.discard(broker)?;
+    }
+    Ok(())
+}
+
+/// Resident memory in MiB, and what it is made of.
+fn resident(broker: &Broker) -> Result<(f64, String)> {
+    let usage = Usage::of(broker.pid())?;
+    let mib = |bytes: u64| bytes as f64 / MIB as f64;
+    Ok((mib(usage.resident), format!("{:.0} MiB of it are the program's file", mib(usage.resident_file))))
 }

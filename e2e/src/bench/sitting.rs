@@ -1,11 +1,13 @@
 //! One sitting: where it works, how much of everything it does, and brokers to do it on.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::probe::Usage;
+use super::profile::{Profiler, Recording};
 use crate::process::{Broker, BrokerOptions, taffrail};
 
 /// Bytes of a mebibyte.
@@ -20,9 +22,29 @@ pub struct Sitting {
     pub rounds: usize,
     /// Bytes that a throughput figure moves in each round.
     pub bytes: u64,
+    /// Takes profiles, in a run that is for them.
+    pub profiler: Option<Profiler>,
 }
 
 impl Sitting {
+    /// Rounds of what takes minutes: three will do.
+    pub fn long_rounds(&self) -> usize {
+        self.rounds.min(3)
+    }
+
+    /// Begins to record processes if a profile of one of these figures is wanted.
+    pub fn record(&self, figures: &[&str], pids: &[u32]) -> Result<Option<Recording>> {
+        self.profiler.as_ref().map_or(Ok(None), |profiler| profiler.record(figures, pids))
+    }
+
+    /// Ends a recording.
+    pub fn keep(&self, recording: Option<Recording>) -> Result<()> {
+        match (&self.profiler, recording) {
+            (Some(profiler), Some(recording)) => profiler.keep(recording),
+            _ => Ok(()),
+        }
+    }
+
     /// A clean folder of this name.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
@@ -84,9 +106,14 @@ pub struct ClientLatency {
     pub p99: f64,
 }
 
-/// Runs `taffrail bench` with these arguments against a broker.
-pub fn client_bench(broker: &Broker, args: &[&str]) -> Result<ClientReport> {
-    let out = taffrail(&broker.endpoint())?.arg("bench").args(args).args(["-o", "json"]).output()?;
+/// Runs `taffrail bench` with these arguments against a broker, for these figures.
+pub fn client_bench(sitting: &Sitting, figures: &[&str], broker: &Broker, args: &[&str]) -> Result<ClientReport> {
+    let mut command = taffrail(&broker.endpoint())?;
+    command.arg("bench").args(args).args(["-o", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let client = command.spawn()?;
+    let recording = sitting.record(figures, &[broker.pid(), client.id()])?;
+    let out = client.wait_with_output()?;
+    sitting.keep(recording)?;
     ensure!(out.status.success(), "taffrail bench {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).context("output of taffrail bench")
 }
