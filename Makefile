@@ -43,9 +43,9 @@ e2e: build ## Tests of whole processes: kills, full disks, hostile clients, othe
 	@.ci/setup e2e
 	$(CARGO) test --release --locked -p taffrail-e2e
 
-bench: build ## Measures everything against the machine's limits; writes e2e/bench/
+bench: build ## Measures everything against the machine's limits; writes e2e/bench/ (parts: make bench ARGS="--only cold")
 	@.ci/setup bench
-	$(BIN)/taffrail-bench
+	$(BIN)/taffrail-bench $(ARGS)
 
 fmt: ## Formats the code
 	$(CARGO) fmt --all

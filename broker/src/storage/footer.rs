@@ -54,6 +54,19 @@ pub(crate) struct SpanSummary {
     pub(crate) max_timestamp: i64,
 }
 
+impl SpanSummary {
+    /// Of batches in offset order, of which the last ends at `last`; `None` of none.
+    pub(crate) fn of(batches: &[BatchRef], last: i64, max_append_time: i64) -> Option<Self> {
+        Some(Self {
+            first: batches.first()?.base,
+            last,
+            bytes: batches.iter().map(|batch| u64::from(batch.bytes)).sum(),
+            max_append_time,
+            max_timestamp: batches.iter().map(|batch| batch.max_timestamp).max()?,
+        })
+    }
+}
+
 /// What a log got in one epoch of the write order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {

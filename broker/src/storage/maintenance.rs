@@ -141,10 +141,10 @@ fn forget_gone(shared: &Shared, left: &mut Vec<u32>) -> u64 {
     let mut there = Vec::new();
     for &epoch in left.iter() {
         // What cannot be read is still there.
-        if !matches!(has_keys(shared.data(), epoch), Ok(false)) {
-            there.push(epoch);
-        } else {
+        if matches!(has_keys(shared.data(), epoch), Ok(false)) {
             shared.epochs.lock().dropped(epoch);
+        } else {
+            there.push(epoch);
         }
     }
     *left = there;

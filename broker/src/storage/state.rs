@@ -224,7 +224,7 @@ impl LogState {
             epochs_from,
             epochs: entries[entries.partition_point(|&(_, start)| start < epochs_from)..].to_vec(),
             producers: if full { self.producers() } else { open.producers.clone() },
-            span: summary(&open.batches, open.last, open.max_append_time),
+            span: SpanSummary::of(&open.batches, open.last, open.max_append_time),
             batches: open.batches.clone(),
         })
     }
@@ -265,16 +265,6 @@ impl LogState {
             self.open.epochs_from = self.open.epochs_from.min(start);
         }
     }
-}
-
-fn summary(batches: &[BatchRef], last: i64, max_append_time: i64) -> Option<SpanSummary> {
-    Some(SpanSummary {
-        first: batches.first()?.base,
-        last,
-        bytes: batches.iter().map(|batch| u64::from(batch.bytes)).sum(),
-        max_append_time,
-        max_timestamp: batches.iter().map(|batch| batch.max_timestamp).max()?,
-    })
 }
 
 fn epochs_of(entries: &[(i32, i64)]) -> LeaderEpochs {

@@ -19,6 +19,7 @@
 //! to be synced, `u64` big endian ([`sync_mark`]). After a power failure pages that were never synced may be missing before
 //! others that are there; a mark at or above the first missing sequence proves that synced records are gone.
 
+mod fragment;
 mod manifest;
 
 use std::fs::File;
@@ -28,14 +29,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::fragment::{Head, Kind, Physical, physical};
 use super::StorageError;
 
 const BLOCK: usize = 32 * 1024;
 const READ: usize = 32 * BLOCK;
-const BATCH_HEADER: usize = 12;
-/// Batch header, tag and length of the log data, sync mark.
-const HEAD: usize = BATCH_HEADER + 2 + 8;
-const LOG_DATA_TAG: u8 = 3;
 /// The smallest entry of a batch: tag, and a key of one byte with its length.
 const MIN_ENTRY: u64 = 3;
 
@@ -204,104 +202,6 @@ impl WalFile {
         };
         let at = self.stop.map_or(self.end, |stop| stop.at);
         StorageError::Damaged { file: self.path.display().to_string(), at, what }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Full,
-    First,
-    Middle,
-    Last,
-    /// Carries no data of a record.
-    Note,
-}
-
-enum Physical<'a> {
-    Padding,
-    Fragment {
-        kind: Kind,
-        payload: &'a [u8],
-        len: usize,
-    },
-    /// A whole fragment of an older log in this file; its length.
-    Older(usize),
-    Bad(&'static str),
-}
-
-/// What lies at `at` of a block; the last block of a file may be short.
-fn physical(block: &[u8], at: usize, number: u32) -> Physical<'_> {
-    let (room, bytes) = (BLOCK - at, &block[at..]);
-    if room < 7 || (room < 11 && bytes.iter().all(|&b| b == 0)) {
-        return Physical::Padding;
-    }
-    let Some((crc, &[l0, l1, kind, ..])) = bytes.split_first_chunk::<4>() else {
-        return Physical::Bad("the file ends within a header");
-    };
-    let (crc, payload_len) = (u32::from_le_bytes(*crc), usize::from(u16::from_le_bytes([l0, l1])));
-    let (kind, header) = match kind {
-        0 if payload_len == 0 && crc == 0 => return Physical::Bad("zeroes"),
-        1 | 5 => (Kind::Full, kind),
-        2 | 6 => (Kind::First, kind),
-        3 | 7 => (Kind::Middle, kind),
-        4 | 8 => (Kind::Last, kind),
-        10 | 11 | 130 | 131 => (Kind::Note, kind),
-        _ => return Physical::Bad("a fragment of unknown type"),
-    };
-    let header = if matches!(header, 5..=8 | 11 | 131) { 11 } else { 7 };
-    let len = header + payload_len;
-    if len > room {
-        return Physical::Bad("a fragment beyond its block");
-    }
-    if len > bytes.len() {
-        return Physical::Bad("the file ends within a fragment");
-    }
-    let sound = crc32c::crc32c(&bytes[6..len]) == unmask(crc);
-    let own = header == 7 || bytes[7..11] == number.to_le_bytes();
-    match (sound, own) {
-        (true, true) => Physical::Fragment { kind, payload: &bytes[header..len], len },
-        (true, false) => Physical::Older(len),
-        (false, _) => Physical::Bad("a fragment fails its checksum"),
-    }
-}
-
-/// RocksDB stores `rotate_right(crc, 15) + 0xa282ead8` (`util/crc32c.h`).
-fn unmask(crc: u32) -> u32 {
-    crc.wrapping_sub(0xa282_ead8).rotate_left(15)
-}
-
-/// The first bytes of a record, gathered from its fragments.
-#[derive(Clone, Copy)]
-struct Head {
-    bytes: [u8; HEAD],
-    len: usize,
-}
-
-impl Head {
-    fn of(payload: &[u8]) -> Self {
-        let mut head = Self { bytes: [0; HEAD], len: 0 };
-        head.extend(payload);
-        head
-    }
-
-    fn extend(&mut self, payload: &[u8]) {
-        let n = payload.len().min(HEAD - self.len);
-        self.bytes[self.len..self.len + n].copy_from_slice(&payload[..n]);
-        self.len += n;
-    }
-
-    fn batch(&self) -> Option<(u64, u32)> {
-        let (sequence, rest) = self.bytes[..self.len].split_first_chunk()?;
-        Some((u64::from_le_bytes(*sequence), u32::from_le_bytes(*rest.first_chunk()?)))
-    }
-
-    fn mark(&self) -> u64 {
-        match self.bytes[BATCH_HEADER..].split_first_chunk() {
-            Some((&[LOG_DATA_TAG, 8], mark)) if self.len == HEAD => {
-                mark.first_chunk().map_or(0, |mark| u64::from_be_bytes(*mark))
-            }
-            _ => 0,
-        }
     }
 }
 

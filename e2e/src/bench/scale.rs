@@ -11,8 +11,9 @@ use super::probe::Usage;
 use super::sitting::{MIB, Sitting, used};
 use crate::process::{Broker, taffrail};
 
-/// Bytes in the data directory with 10,000 partitions: more than 300 storage epochs of 64 MiB.
-const MANY_BYTES: u64 = 20_500 * 1_000_000;
+/// What is produced to the many partitions, as a multiple of what other figures move: with 4 GiB more than 20 GB, and with
+/// epochs of 64 MiB more than 300 of them.
+const MANY_TIMES: u64 = 5;
 const MANY: i32 = 10_000;
 
 /// The rows about 10,000 partitions in one broker: 20 GB a round.
@@ -28,7 +29,7 @@ async fn many_once(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
     load(&broker, "few", 16, 512 * MIB).await?;
     let few = load(&broker, "few", 16, sitting.bytes).await?;
     let recording = sitting.record(&["many-throughput"], &[broker.pid()])?;
-    let (many, usage) = used(&broker, load(&broker, "many", MANY, MANY_BYTES)).await?;
+    let (many, usage) = used(&broker, load(&broker, "many", MANY, sitting.bytes * MANY_TIMES)).await?;
     sitting.keep(recording)?;
     let note = format!("{:.0} of {:.0} MB/s, 16 KiB batches", many.rate(), few.rate());
     figures.add("many-throughput", many.rate() / few.rate(), &note);
@@ -42,8 +43,8 @@ async fn many_once(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
     sitting.keep(recording)?;
     let usage = Usage::of(broker.pid())?;
     let epochs = broker.metric("taffrail_storage_epochs")?;
-    let note =
-        format!("{epochs} epochs, {:.1} GB, {:.1} CPU s", (MANY_BYTES + sitting.bytes) as f64 / 1e9, usage.cpu_seconds);
+    let gb = (sitting.bytes * (MANY_TIMES + 1)) as f64 / 1e9;
+    let note = format!("{epochs} epochs, {gb:.1} GB, {:.1} CPU s", usage.cpu_seconds);
     figures.add("many-start", seconds, &note);
     figures.add("many-memory", usage.resident as f64 / MIB as f64, "right after the start");
     sitting.discard(broker)

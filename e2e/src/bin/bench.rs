@@ -78,5 +78,18 @@ fn write(results: &Results, folder: &Path, begin: Instant) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     results.save(&folder.join("results.json"))?;
     std::fs::write(folder.join("REPORT.md"), report::markdown(results, begin.elapsed().as_secs_f64() / 60.0))?;
+    remove_old_profiles(results, &folder.join("profiles"))?;
     report::plot(results, &folder.join("figures.svg"))
+}
+
+/// Flame graphs of other commits, or of figures that are not missed any more.
+fn remove_old_profiles(results: &Results, folder: &Path) -> Result<()> {
+    let Ok(files) = std::fs::read_dir(folder) else { return Ok(()) };
+    for file in files {
+        let file = file?;
+        if results.profiles.iter().all(|profile| *profile.svg != *file.file_name()) {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
 }

@@ -177,7 +177,7 @@ fn p5_a_truncation_builds_no_producer_from_a_history_with_holes() {
         let base = log.extent().end;
         let batch = batch(base, 1, base, Some(BatchProducer { id, epoch: 0, first_sequence }));
         let header = BatchHeader::parse(&batch).unwrap();
-        let append = Append { batch, header: header.clone(), append_time: 1, durability: Durability::Os };
+        let append = Append { batch, header, append_time: 1, durability: Durability::Os };
         block_on(log.append(append)).unwrap().unwrap();
         engine.shared().seal().unwrap();
         Sequenced::of(&header).unwrap()

@@ -78,19 +78,9 @@ fn trim(mut piece: Piece, entry: &Entry, start: i64) -> Piece {
     let ends: Vec<i64> = piece.batches.iter().skip(1).map(|next| next.base - 1).chain([span.last]).collect();
     let lives = |(batch, last): &(BatchRef, i64)| *last >= start && batch.base <= entry.last;
     let (batches, ends): (Vec<_>, Vec<_>) = piece.batches.into_iter().zip(ends).filter(lives).unzip();
-    piece.span = ends.last().and_then(|&last| summary(&batches, last, span.max_append_time));
+    piece.span = ends.last().and_then(|&last| SpanSummary::of(&batches, last, span.max_append_time));
     piece.batches = batches;
     piece
-}
-
-fn summary(batches: &[BatchRef], last: i64, max_append_time: i64) -> Option<SpanSummary> {
-    Some(SpanSummary {
-        first: batches.first()?.base,
-        last,
-        bytes: batches.iter().map(|batch| u64::from(batch.bytes)).sum(),
-        max_append_time,
-        max_timestamp: batches.iter().map(|batch| batch.max_timestamp).max()?,
-    })
 }
 
 /// `oldest`: append time of the oldest piece in `a`.
