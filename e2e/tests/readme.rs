@@ -105,7 +105,6 @@ fn bash(script: &str) -> Result<String> {
     Ok(printed)
 }
 
-#[ignore = "not passing yet: has not been seen to end"]
 #[test]
 fn the_quick_start_works_as_written() -> Result<()> {
     let taken = TcpStream::connect("127.0.0.1:9094").is_ok();
