@@ -41,6 +41,7 @@ unit: setup ## Tests of the crates
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e
+	$(CARGO) build --release --locked -p taffrail-client --example hello
 	$(CARGO) test --release --locked -p taffrail-e2e
 
 bench: build ## Measures everything against the machine's limits; writes e2e/bench/ (parts: make bench ARGS="--only cold")

@@ -20,6 +20,7 @@ use crate::manifest::{Manifest, ManifestFault};
 use crate::memory::Shares;
 use crate::metadata::embedded::EmbeddedStore;
 use crate::metrics::{Metrics, PartitionSample};
+use crate::open_files;
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
 use crate::readiness::{Phase, Readiness};
@@ -97,7 +98,11 @@ pub async fn run(config: Config, log_level: LogLevel, started: Instant) -> Resul
         metrics: Metrics::new(started),
         log_level: Arc::new(log_level),
     };
-    let process = Process { stop: stop_on_signal().map_err(BrokerError::Signals)?, subjects, config };
+    let (open_files, raised) = open_files::raise_limit();
+    if let Err(error) = raised {
+        tracing::warn!(%error, open_files, "the limit of open files could not be raised");
+    }
+    let process = Process { stop: stop_on_signal().map_err(BrokerError::Signals)?, subjects, config, open_files };
     let admin = process.serve_admin().await?;
     let outcome = process.with_storage().await;
     admin.stop().await;
@@ -109,6 +114,8 @@ struct Process {
     config: Config,
     subjects: Subjects,
     stop: CancellationToken,
+    /// Limit of open files.
+    open_files: u64,
 }
 
 impl Process {
@@ -236,6 +243,7 @@ impl Process {
     async fn serve(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
         let options = server::Options {
             listen: self.config.listen.iter().map(ListenAddress::socket_address).collect(),
+            max_connections: open_files::max_connections(self.open_files),
             memory_limit: self.config.memory_limit.bytes() as usize,
             drain_timeout: DRAIN,
             authenticator,

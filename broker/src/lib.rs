@@ -31,7 +31,8 @@
 //! - [`manifest`]: Topic objects from files. [`retention`]: gives up what is too old or too much.
 //!
 //! The process:
-//! - [`cli`], [`config`], [`broker`]: commands, settings, start and stop. [`signals`], [`allocator`].
+//! - [`cli`], [`config`], [`broker`]: commands, settings, start and stop. [`signals`], [`allocator`],
+//!   [`open_files`].
 //! - [`readiness`], [`metrics`], [`telemetry`], [`admin_http`]: how it is doing, and how that is seen.
 //! - [`context`], [`clock`]: time and randomness, given to everything that needs them. [`crash`]: places at which tests make
 //!   the process die.
@@ -61,6 +62,7 @@ pub mod manifest;
 pub mod memory;
 pub mod metadata;
 pub mod metrics;
+pub mod open_files;
 pub mod partition;
 pub mod producer_ids;
 pub mod readiness;

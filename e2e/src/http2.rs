@@ -12,7 +12,12 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// What a connection may send until the server allows more.
+const FIRST_WINDOW: i64 = 65_535;
+/// Bytes of a frame in front of its payload.
+const FRAME_HEADER: usize = 9;
 /// The largest flow-control window there is.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Setting: window of each stream.
@@ -22,6 +27,8 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    /// Bytes of data that it may still send, all streams together.
+    window: i64,
 }
 
 impl Connection {
@@ -35,28 +42,50 @@ impl Connection {
         bytes.extend(frame(WINDOW_UPDATE, 0, 0, &(MAX_WINDOW - 65_535).to_be_bytes()));
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(&bytes).await?;
-        Ok(Self { stream })
+        Ok(Self { stream, window: FIRST_WINDOW })
     }
 
-    /// Begins a call on a stream (odd, rising) and sends its first message, and nothing more.
+    /// Makes a call of one message on a stream (odd, rising) and does not wait for its answer.
     pub async fn call(&mut self, stream: u32, path: &str, message: &impl prost::Message) -> Result<()> {
         let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers(path));
-        bytes.extend(frame(DATA, 0, stream, &grpc(&message.encode_to_vec())));
+        bytes.extend(frame(DATA, END_STREAM, stream, &grpc(&message.encode_to_vec())));
         Ok(self.stream.write_all(&bytes).await?)
     }
 
-    /// Begins a message of `claimed` bytes and stops after `sent` of them, in the middle of a frame.
+    /// Begins a message of `claimed` bytes on a stream and stops after about `sent` of them. It sends no more than the server
+    /// allows, for who does is cut off at once; `sent` is less than a stream's window.
     pub async fn half_a_message(&mut self, stream: u32, path: &str, claimed: u32, sent: usize) -> Result<()> {
-        let mut bytes = frame(HEADERS, END_HEADERS, stream, &headers(path));
+        self.stream.write_all(&frame(HEADERS, END_HEADERS, stream, &headers(path))).await?;
         let mut body = vec![0];
         body.extend(claimed.to_be_bytes());
         body.resize(16_384, 0);
         for _ in 0..sent / body.len() {
-            bytes.extend(frame(DATA, 0, stream, &body));
+            self.wait_for_window(body.len()).await?;
+            self.stream.write_all(&frame(DATA, 0, stream, &body)).await?;
         }
-        let last = frame(DATA, 0, stream, &body);
-        bytes.extend(&last[..last.len() / 2]);
-        Ok(self.stream.write_all(&bytes).await?)
+        Ok(())
+    }
+
+    /// Begins a frame of data on a stream and stops in the middle of it. Nothing can be sent after that.
+    pub async fn half_a_frame(&mut self, stream: u32) -> Result<()> {
+        let whole = frame(DATA, 0, stream, &[0; 1_000]);
+        Ok(self.stream.write_all(&whole[..500]).await?)
+    }
+
+    /// Reads frames until so many bytes of data may be sent, and counts them as sent.
+    async fn wait_for_window(&mut self, bytes: usize) -> Result<()> {
+        while self.window < bytes as i64 {
+            let mut header = [0; FRAME_HEADER];
+            self.stream.read_exact(&mut header).await?;
+            let [a, b, c, kind, _flags, stream @ ..] = header;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            self.stream.read_exact(&mut payload).await?;
+            if let (WINDOW_UPDATE, [0, 0, 0, 0], Ok(more)) = (kind, stream, <[u8; 4]>::try_from(&payload[..])) {
+                self.window += i64::from(u32::from_be_bytes(more));
+            }
+        }
+        self.window -= bytes as i64;
+        Ok(())
     }
 
     /// Reads and drops whatever comes, until the server ends the connection or `patience` is over.
@@ -113,7 +142,7 @@ pub fn huge_fetch(topic: &str, partitions: i32) -> v1::FetchRequest {
         partitions: (0..partitions).map(partition).collect(),
         min_bytes: u32::MAX,
         max_bytes: u32::MAX,
-        max_wait_ms: u32::MAX,
+        max_wait_ms: 60_000, // more is refused
         ..v1::FetchRequest::default()
     }
 }

@@ -4,7 +4,7 @@
 //! - [`cli`]: runs programs to their end.
 //! - [`writers`], [`history`]: load that knows what it was told, and the checker of it.
 //! - [`stubs`]: single calls, the broker's own answers.
-//! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits.
+//! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
 //! - [`http2`]: connections that break the rules.
 //! - [`flights`]: the real input.
 
@@ -17,4 +17,5 @@ pub mod http2;
 pub mod loop_volume;
 pub mod process;
 pub mod stubs;
+pub mod wall_clock;
 pub mod writers;
