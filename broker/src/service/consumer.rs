@@ -233,14 +233,8 @@ impl Slot {
         else {
             return;
         };
-        let read = if is_first {
-            reader.read_charged(call, &mut charge).await.map(Some)
-        } else {
-            reader.read_if_charged(call, &mut charge).await
-        };
-        let read = match read {
-            Ok(Some(read)) => read,
-            Ok(None) => return,
+        let read = match reader.read(charge.bytes()).await {
+            Ok(read) => read,
             Err(error) => return self.fail(reader.error(broker, error)),
         };
         self.end = read.snapshot.visible_end(reader.isolation);

@@ -31,11 +31,6 @@ const RECORD_OVERHEAD: usize = 32;
 
 static UNPACKING: Semaphore = Semaphore::const_new(UNPACKED_AT_ONCE);
 
-/// Reads at the same time that may turn out to hold more than was charged for them: one batch each, of up to 1 MiB by default.
-const UNCERTAIN_AT_ONCE: usize = 16;
-
-static UNCERTAIN: Semaphore = Semaphore::const_new(UNCERTAIN_AT_ONCE);
-
 /// A partition that is read, and the position in it.
 #[derive(Clone)]
 pub(super) struct Reader {
@@ -85,42 +80,6 @@ impl Reader {
             leader_epoch: self.leader_epoch,
         };
         self.partition.read(request).await
-    }
-
-    /// As [`read`](Self::read), as much as is charged. Where one batch is larger than that, its size is charged before it is
-    /// read to be kept: many streams that were let on with little would else hold a batch each. Waits for memory.
-    pub(super) async fn read_charged(&self, call: &Call, charge: &mut Charge) -> Result<ReadData, FetchError> {
-        match self.try_read(call, charge).await? {
-            Ok(read) => Ok(read),
-            Err(needed) => {
-                charge.shrink(0);
-                charge.merge(call.connection.responses.charge(needed).await);
-                self.read(needed).await
-            }
-        }
-    }
-
-    /// As [`read_charged`](Self::read_charged), but does not wait for memory: `None` if there is no room now.
-    pub(super) async fn read_if_charged(
-        &self,
-        call: &Call,
-        charge: &mut Charge,
-    ) -> Result<Option<ReadData>, FetchError> {
-        Ok(self.try_read(call, charge).await?.ok())
-    }
-
-    /// The inner error: what has to be charged for the batch.
-    async fn try_read(&self, call: &Call, charge: &mut Charge) -> Result<Result<ReadData, usize>, FetchError> {
-        let _turn = UNCERTAIN.acquire().await;
-        let read = self.read(charge.bytes()).await?;
-        let needed = total(&read.batches);
-        if needed > charge.bytes() {
-            match call.connection.responses.try_charge(needed - charge.bytes()) {
-                Some(more) => charge.merge(more),
-                None => return Ok(Err(needed)),
-            }
-        }
-        Ok(Ok(read))
     }
 
     /// Goes on behind `batches`.

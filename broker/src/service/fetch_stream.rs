@@ -195,9 +195,9 @@ impl Stream<'_> {
             let reserved = self.credit.left().min(CHUNK_BYTES);
             self.credit.spend(reserved);
             self.reads.push(Box::pin(async move {
-                let mut charge = room(&call, reserved).await;
+                let charge = room(&call, reserved).await;
                 let began = Instant::now();
-                let result = reader.read_charged(&call, &mut charge).await;
+                let result = reader.read(charge.bytes()).await;
                 Read { token, began, reserved, charge, result }
             }));
         }

@@ -186,7 +186,7 @@ impl Reading<'_> {
     async fn step(&mut self, index: usize) -> Result<bool, Refused> {
         let (reader, stop) = &mut self.readers[index];
         let mut charge = room(self.call, CHUNK_BYTES).await;
-        let read = reader.read_charged(self.call, &mut charge).await;
+        let read = reader.read(charge.bytes()).await;
         let read = read.map_err(|error| Refused::of(reader.error(self.broker, error)))?;
         let end = read.snapshot.visible_end(self.isolation);
         let before = (*stop).min(end);
