@@ -155,7 +155,7 @@ impl Account {
     /// Something was given back.
     fn moved(&self) {
         self.moved.store(self.budget.now(), Ordering::Relaxed);
-        self.released.notify_waiters();
+        self.released.notify_one();
     }
 
     /// Takes `bytes` whether admitted or not, for memory that is occupied already: what the budget lacks is held all the same
@@ -180,6 +180,8 @@ impl Account {
         loop {
             let released = self.released.notified();
             if let Some(charge) = self.try_charge(bytes) {
+                // One is woken at a time, and wakes the next: of many who wait, most would wake in vain.
+                self.released.notify_one();
                 return charge;
             }
             let _ = tokio::time::timeout(pause, released).await;

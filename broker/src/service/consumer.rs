@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, count, finish};
-use super::fetch::{Reader, count_fetched, failed, isolation, room, room_now, settle, size, total};
+use super::fetch::{Reader, Room, count_fetched, failed, isolation, room, room_now, settle, size, total};
 use super::status::{Refused, invalid};
 use super::{Broker, MAX_RESPONSE_BYTES, fetch_stream, read};
 use crate::memory::Charge;
@@ -229,11 +229,9 @@ impl Slot {
         let Some(reader) = &self.reader else { return };
         self.charge = None;
         // Who holds part of an answer must not wait for memory that another one like it may hold.
-        let Some(mut charge) = (if is_first { Some(room(call, room_left).await) } else { room_now(call, room_left) })
-        else {
-            return;
-        };
-        let read = match reader.read(charge.bytes()).await {
+        let room = if is_first { Some(room(call, reader, room_left).await) } else { room_now(call, reader, room_left) };
+        let Some(Room { mut charge, bytes }) = room else { return };
+        let read = match reader.read(bytes).await {
             Ok(read) => read,
             Err(error) => return self.fail(reader.error(broker, error)),
         };

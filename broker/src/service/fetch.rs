@@ -31,6 +31,14 @@ const RECORD_OVERHEAD: usize = 32;
 
 static UNPACKING: Semaphore = Semaphore::const_new(UNPACKED_AT_ONCE);
 
+/// Memory for a read.
+pub(super) struct Room {
+    /// Held until the read is [settled](settle).
+    pub(super) charge: Charge,
+    /// How much to ask for.
+    pub(super) bytes: usize,
+}
+
 /// A partition that is read, and the position in it.
 #[derive(Clone)]
 pub(super) struct Reader {
@@ -223,18 +231,25 @@ pub(super) fn total(batches: &[Bytes]) -> usize {
     batches.iter().map(Bytes::len).sum()
 }
 
-/// Room for an answer of up to `wanted` bytes: less where memory is short.
-pub(super) async fn room(call: &Call, wanted: usize) -> Charge {
-    call.connection.responses.charge(share(call, wanted)).await
+/// Waits for memory for a read of `wanted` bytes.
+pub(super) async fn room(call: &Call, reader: &Reader, wanted: usize) -> Room {
+    let (bytes, reserved) = share(call, reader, wanted);
+    Room { charge: call.connection.responses.charge(reserved).await, bytes }
 }
 
 /// As [`room`], if there is any now.
-pub(super) fn room_now(call: &Call, wanted: usize) -> Option<Charge> {
-    call.connection.responses.try_charge(share(call, wanted))
+pub(super) fn room_now(call: &Call, reader: &Reader, wanted: usize) -> Option<Room> {
+    let (bytes, reserved) = share(call, reader, wanted);
+    Some(Room { charge: call.connection.responses.try_charge(reserved)?, bytes })
 }
 
-fn share(call: &Call, wanted: usize) -> usize {
-    call.connection.responses.allowance().max(LEAST_READ_BYTES).min(wanted).clamp(1, MAX_RESPONSE_BYTES)
+/// How many bytes to ask for, and how many to reserve: at least one batch is read whatever its size, and thousands of streams
+/// that were let on with less would hold one each.
+fn share(call: &Call, reader: &Reader, wanted: usize) -> (usize, usize) {
+    let bytes = call.connection.responses.allowance().max(LEAST_READ_BYTES).min(wanted).clamp(1, MAX_RESPONSE_BYTES);
+    // Not all there is: whoever asks for that waits for ever beside others who ask for less.
+    let batch = reader.settings.max_message_bytes.min(call.connection.responses.budget() / 4);
+    (bytes, bytes.max(batch))
 }
 
 /// Makes a charge fit what was really read: more than was asked for is possible by one batch.

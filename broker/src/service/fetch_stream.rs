@@ -21,7 +21,7 @@ use self::subscriptions::{Credit, Subscription, Subscriptions};
 use super::Broker;
 use super::call::{Call, check_client_id, count, refuse};
 use super::consumer::check_wait;
-use super::fetch::{Reader, count_fetched, failed, isolation, room, settle, total};
+use super::fetch::{Reader, Room, count_fetched, failed, isolation, room, settle, total};
 use super::status::{Refused, invalid, refusal, status};
 use crate::memory::Charge;
 use crate::metrics::{Rpc, RpcMetrics};
@@ -195,9 +195,9 @@ impl Stream<'_> {
             let reserved = self.credit.left().min(CHUNK_BYTES);
             self.credit.spend(reserved);
             self.reads.push(Box::pin(async move {
-                let charge = room(&call, reserved).await;
+                let Room { charge, bytes } = room(&call, &reader, reserved).await;
                 let began = Instant::now();
-                let result = reader.read(charge.bytes()).await;
+                let result = reader.read(bytes).await;
                 Read { token, began, reserved, charge, result }
             }));
         }

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::Broker;
 use super::call::{Call, refuse};
 use super::consumer::PARTITION_BYTES;
-use super::fetch::{Reader, count_fetched, isolation, room, settle, size, total};
+use super::fetch::{Reader, Room, count_fetched, isolation, room, settle, size, total};
 use super::status::{Refused, invalid, refusal};
 use crate::metrics::Rpc;
 use crate::partition::{Isolation, OffsetQuery, Waiter};
@@ -185,8 +185,8 @@ impl Reading<'_> {
     /// Reads and sends a piece of a partition; true when the limit is reached.
     async fn step(&mut self, index: usize) -> Result<bool, Refused> {
         let (reader, stop) = &mut self.readers[index];
-        let mut charge = room(self.call, CHUNK_BYTES).await;
-        let read = reader.read(charge.bytes()).await;
+        let Room { mut charge, bytes } = room(self.call, reader, CHUNK_BYTES).await;
+        let read = reader.read(bytes).await;
         let read = read.map_err(|error| Refused::of(reader.error(self.broker, error)))?;
         let end = read.snapshot.visible_end(self.isolation);
         let before = (*stop).min(end);
