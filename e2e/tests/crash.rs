@@ -166,7 +166,7 @@ impl Ordeal {
     async fn leave_garbage(&mut self) -> Result<()> {
         let producer = self.client.producer().build()?;
         for _ in 0..2 * Self::IDLE_MIB {
-            producer.send_forget(Record::to(Self::IDLE).value(&[7; 512 << 10])).await?;
+            producer.send_forget(Record::to(Self::IDLE).value(&vec![7; 512 << 10])).await?;
         }
         producer.close().await?;
         self.idle_end += 2 * Self::IDLE_MIB;
