@@ -56,6 +56,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod controller;
+pub mod coordinator;
 pub mod crash;
 pub mod manifest;
 pub mod memory;

@@ -52,6 +52,11 @@ fn rule(reason: Reason) -> Rule {
         Reason::TopicExists => (Code::AlreadyExists, false, 0),
         Reason::Internal | Reason::Unspecified => (Code::Internal, false, 0),
         Reason::StorageFailed => (Code::Unavailable, true, 1_000),
+        Reason::CoordinatorLoading => (Code::Unavailable, true, 50),
+        Reason::UnknownGroup | Reason::NoCommittedOffset => (Code::NotFound, false, 0),
+        Reason::UnknownMember | Reason::MemberFenced | Reason::StaleMemberEpoch => (Code::FailedPrecondition, false, 0),
+        Reason::InstanceInUse => (Code::Aborted, true, 1_000),
+        Reason::GroupNotEmpty => (Code::FailedPrecondition, false, 0),
     };
     Rule { code, retriable, retry_after_ms }
 }
