@@ -1,5 +1,18 @@
 //! The group coordinator's shard: what it is asked and answers. Semantics of KIP-848 (server-side assignment, member
 //! epochs, incremental hand-over), KIP-1251 (an assignment epoch per partition fences commits), KIP-345 (static members).
+//!
+//! Where it differs from KIP-848:
+//! - A member's epoch rises with each change of what it is told to own, revocations included, and with nothing else. A
+//!   heartbeat lets go of revoked partitions only with the member's present epoch, so one that was late, doubled or overtaken
+//!   lets go of nothing.
+//! - A member may speak with any epoch since it joined: answers to it were lost. What a resuming member says it owns must be
+//!   its own still; epochs from before it joined are fenced.
+//! - A member gets what is free while it lets go of the rest.
+//! - What a static member that is away should not own any more goes to others at once.
+//!
+//! From request to records: `shard` (which decision), `membership`, `offsets`, `timers`, `describe` (the decisions),
+//! `draft` (a decision's steps), `reconcile` (one member's step), [`assignor`], [`subscription`]; `state` and `member` are what
+//! is there, `records` how it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,6 +20,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
+
+pub mod assignor;
+mod describe;
+mod draft;
+mod member;
+mod membership;
+mod offsets;
+mod reconcile;
+mod records;
+mod shard;
+mod state;
+pub mod subscription;
+mod timers;
+
+pub use member::{Current, Profile};
+pub use membership::MAX_MEMBERS;
+pub use records::{Change, Record, Standing};
+pub use shard::{GroupShard, PlantedFault};
+pub use timers::{OFFSETS_RETENTION, Timer};
 
 /// Topics as groups see them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +66,7 @@ pub struct TopicPartition {
 }
 
 /// What a member wants to read. The edge has checked bounds, and that the pattern is a regular expression.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subscription {
     /// By name.
     pub topics: BTreeSet<String>,
@@ -131,7 +163,7 @@ pub struct Heartbeat {
     pub group: String,
     /// The member.
     pub member: String,
-    /// Its epoch.
+    /// The epoch of the newest answer that it has acted on: not one that is still on its way to it.
     pub epoch: i32,
     /// All that it owns; `None`: as before.
     pub owned: Option<BTreeSet<TopicPartition>>,
@@ -343,3 +375,6 @@ pub struct Event {
     /// The members concerned.
     pub members: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;
