@@ -209,7 +209,7 @@ impl<'a> Draft<'a> {
         if let Some(asking) = asking {
             self.concerned.remove(asking);
         }
-        let members: Vec<String> = self.concerned.iter().map(|member| member.to_string()).collect();
+        let members: Vec<String> = self.concerned.iter().map(ToString::to_string).collect();
         let events = if members.is_empty() { vec![] } else { vec![Event { group: self.id.to_string(), members }] };
         Effects { records: self.records, answer, timers: self.timers, events, ..Effects::default() }
     }

@@ -4,7 +4,7 @@
 //! stay for [`OFFSETS_RETENTION`](super::timers::OFFSETS_RETENTION), so that one that is brought back has them still; those
 //! of a group with members never expire otherwise, those of a group without for as long (C10).
 
-use std::cell::LazyCell;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -112,18 +112,23 @@ fn kept(partition: TopicPartition, offset: CommittedOffset, env: &World<'_>) -> 
 /// Which partitions there are: asks the topics that the group subscribes to, and only then all.
 struct There<'a> {
     group: Option<&'a Group>,
-    world: LazyCell<HashMap<Uuid, i32>, Box<dyn FnOnce() -> HashMap<Uuid, i32> + 'a>>,
+    world: &'a TopicsView,
+    all: OnceCell<HashMap<Uuid, i32>>,
 }
 
 impl<'a> There<'a> {
     fn new(group: Option<&'a Group>, world: &'a TopicsView) -> Self {
-        let all = || world.topics.values().map(|topic| (topic.id, topic.partitions)).collect();
-        Self { group, world: LazyCell::new(Box::new(all)) }
+        Self { group, world, all: OnceCell::new() }
+    }
+
+    fn all(&self) -> &HashMap<Uuid, i32> {
+        let topics = self.world.topics.values();
+        self.all.get_or_init(|| topics.map(|topic| (topic.id, topic.partitions)).collect())
     }
 
     fn contains(&self, partition: &TopicPartition) -> bool {
         let known = self.group.and_then(|group| group.topics.get(&partition.topic));
-        let known = known.or_else(|| self.world.get(&partition.topic));
+        let known = known.or_else(|| self.all().get(&partition.topic));
         known.is_some_and(|partitions| (0..*partitions).contains(&partition.partition))
     }
 }

@@ -1,6 +1,6 @@
 //! A group's state. Changed by replay alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -102,16 +102,15 @@ impl Group {
         if let Some(instance) = &profile.instance {
             self.instances.insert(Arc::clone(instance), Arc::clone(id));
         }
-        match self.members.get_mut(id) {
-            Some(member) => Arc::make_mut(member).profile = profile,
-            None => {
-                let member = Member { profile, target: Arc::default(), current: Current::default() };
-                self.members.insert(Arc::clone(id), Arc::new(member));
-            }
+        if let Some(member) = self.members.get_mut(id) {
+            Arc::make_mut(member).profile = profile;
+        } else {
+            let member = Member { profile, target: Arc::default(), current: Current::default() };
+            self.members.insert(Arc::clone(id), Arc::new(member));
         }
     }
 
-    fn replay_target(&mut self, id: &Arc<str>, partitions: &Arc<std::collections::BTreeSet<TopicPartition>>) {
+    fn replay_target(&mut self, id: &Arc<str>, partitions: &Arc<BTreeSet<TopicPartition>>) {
         let Some(member) = self.members.get_mut(id) else { return };
         let before = std::mem::replace(&mut Arc::make_mut(member).target, Arc::clone(partitions));
         for partition in before.iter().filter(|partition| !partitions.contains(partition)) {

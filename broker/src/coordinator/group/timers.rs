@@ -1,5 +1,6 @@
 //! Timers: members that are silent or do not let go, groups and topics whose offsets are kept for nobody.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::coordinator::{Effects, Env, TimerChange};
 
 /// How long offsets are kept of a group without members, and of a topic that is gone (C10). A topic that is brought back
 /// within this time finds them again.
-pub const OFFSETS_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+pub const OFFSETS_RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// A timer of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,9 +139,8 @@ impl GroupShard {
     /// Topics with offsets that went, and those that came back.
     pub(super) fn look_at_gone(&self, env: &Env<'_, Arc<TopicsView>>) -> Effects<Self> {
         let mut effects = Effects::default();
-        let there: std::collections::BTreeSet<Uuid> = env.world.topics.values().map(|topic| topic.id).collect();
-        let used: std::collections::BTreeSet<Uuid> =
-            self.groups.values().flat_map(|group| group.offsets.keys().copied()).collect();
+        let there: BTreeSet<Uuid> = env.world.topics.values().map(|topic| topic.id).collect();
+        let used: BTreeSet<Uuid> = self.groups.values().flat_map(|group| group.offsets.keys().copied()).collect();
         for &topic in used.iter().filter(|topic| !there.contains(topic) && !self.gone.contains_key(topic)) {
             effects.records.push(Record::TopicGone { topic, since: Some(env.log_millis) });
             effects.timers.push(TimerChange::Set(Timer::TopicForgotten(topic), OFFSETS_RETENTION));

@@ -44,8 +44,8 @@ pub(in crate::coordinator::group) fn encode(record: &Record) -> (Bytes, Bytes) {
     match record {
         Record::Group { group, change } => encode_change(group, change),
         Record::TopicGone { topic, since } => {
-            let value = since.map(|since| TopicGoneValue { since }.encode_to_vec());
-            (key(TOPIC_GONE, &topic_key(*topic)), value.map(Bytes::from).unwrap_or_default())
+            let value = since.map(|since| message(&TopicGoneValue { since }));
+            (key(TOPIC_GONE, &topic_key(*topic)), value.unwrap_or_default())
         }
         Record::TopicForgotten { topic } => (key(TOPIC_FORGOTTEN, &topic_key(*topic)), Bytes::new()),
     }
