@@ -7,7 +7,7 @@ use taffrail_proto::record::{InvalidRecord, RecordFault};
 use super::*;
 
 /// Reason, status code, retriable: as documented.
-const TABLE: [(Reason, Code, bool); 26] = [
+const TABLE: [(Reason, Code, bool); 34] = [
     (Reason::Unspecified, Code::Internal, false),
     (Reason::NotLeader, Code::FailedPrecondition, true),
     (Reason::FencedLeaderEpoch, Code::FailedPrecondition, true),
