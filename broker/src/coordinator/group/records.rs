@@ -13,6 +13,9 @@ mod wire;
 
 pub(super) use wire::{decode, encode};
 
+#[cfg(test)]
+mod tests;
+
 /// A record of a shard's log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {

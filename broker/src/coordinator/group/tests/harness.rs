@@ -51,7 +51,7 @@ pub(super) fn join(member: &str) -> Join {
         client_id: "client".to_owned(),
         client_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
         session_timeout: Duration::from_secs(45),
-        rebalance_timeout: Duration::from_secs(300),
+        rebalance_timeout: Duration::from_mins(5),
         owned: BTreeSet::new(),
     }
 }
@@ -144,7 +144,7 @@ impl Harness {
         self.shard = std::mem::take(&mut self.replayed);
         self.shard.checkpoint().for_each(|record| self.replayed.replay(&record));
         self.timers.clear();
-        self.decide(|shard, env| shard.on_loaded(env));
+        self.decide(StateMachine::on_loaded);
         self.pass(Duration::ZERO);
     }
 

@@ -48,15 +48,22 @@ fn topic_that_is_made_anew_starts_without_offsets() {
 fn topic_that_is_brought_back_in_time_has_its_offsets_still() {
     for (days, kept) in [(6, Some(9)), (8, None)] {
         let mut harness = Harness::new(&[("a", 1, 1)]);
-        let joined = harness.join(Join { session_timeout: Duration::from_hours(720), ..join("m") }).unwrap();
+        let joined = harness.join(Join { session_timeout: Duration::from_hours(24), ..join("m") }).unwrap();
         harness.commit(Some(("m", joined.epoch)), vec![(first_of(1), at(9))]).unwrap();
+        let days_pass = |harness: &mut Harness, days| {
+            for _ in 0..2 * days {
+                harness.pass(Duration::from_hours(12));
+                let told = harness.refresh("m", joined.epoch).unwrap();
+                harness.heartbeat("m", told.epoch, Some(told.assigned)).unwrap();
+            }
+        };
         harness.topics(&[]);
-        harness.pass(Duration::from_hours(12));
+        days_pass(&mut harness, 1);
         harness.restart();
-        harness.pass(Duration::from_hours(24 * days - 12));
+        days_pass(&mut harness, days - 1);
         harness.topics(&[("a", 1, 1)]);
         assert_eq!(harness.offset(first_of(1)), kept, "after {days} days");
-        harness.pass(Duration::from_hours(24 * 8));
+        days_pass(&mut harness, 8);
         assert_eq!(harness.offset(first_of(1)), kept, "and no more of it goes");
     }
 }
