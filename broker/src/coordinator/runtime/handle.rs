@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::shard::Failure;
+use super::step::Failure;
 use super::task::{Setup, Task};
 use crate::coordinator::StateMachine;
 use crate::partition::Partition;
@@ -59,8 +59,6 @@ pub struct Status {
     pub load_millis: AtomicU64,
     /// Records that the last load read.
     pub loaded_records: AtomicU64,
-    /// How often it was loaded.
-    pub loads: AtomicU64,
     /// Checkpoints that were finished.
     pub checkpoints: AtomicU64,
 }
@@ -110,8 +108,13 @@ impl<M: StateMachine> Coordinator<M> {
         Self { requests, shared, partition, task, stop }
     }
 
-    /// Asks. Dropping the future does not take the request back.
-    pub async fn ask(&self, request: M::Request) -> Result<M::Answer, AskError> {
+    /// Asks. The request is in line when this returns; dropping the future does not take it back.
+    pub fn ask(&self, request: M::Request) -> impl Future<Output = Result<M::Answer, AskError>> + Send + use<M> {
+        let asked = self.enqueue(request);
+        async move { Ok(asked?.await.map_err(|_| AskError::Lost)??) }
+    }
+
+    fn enqueue(&self, request: M::Request) -> Result<oneshot::Receiver<Result<M::Answer, Failure>>, AskError> {
         match &**self.shared.now.load() {
             Phase::Serving => {}
             Phase::Loading => return Err(AskError::Loading),
@@ -123,7 +126,7 @@ impl<M: StateMachine> Coordinator<M> {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Closed,
         })?;
-        Ok(answer.await.map_err(|_| AskError::Lost)??)
+        Ok(answer)
     }
 
     /// What it is doing.

@@ -22,13 +22,16 @@ mod checkpoint;
 pub mod frame;
 mod handle;
 mod load;
+mod read;
 mod shard;
+mod step;
 mod task;
 mod timers;
 
 pub use handle::{AskError, Coordinator, Phase, Status};
 pub use load::{LoadError, Loaded, Loader};
-pub use shard::{Failure, Input, Output, Shard, Step};
+pub use shard::Shard;
+pub use step::{Failure, Input, Output, Step};
 pub use task::Setup;
 
 /// When a checkpoint is due, and how large batches get.

@@ -6,23 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
-use taffrail_proto::record::{Scratch, records};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::handle::{Ask, Phase, Reply, Shared, count};
-use super::load::{LoadError, Loaded, Loader};
-use super::shard::{Input, Output, Shard, Step};
+use super::load::Loaded;
+use super::read::{NotLoaded, read_log};
+use super::shard::Shard;
+use super::step::{Input, Output, Step};
 use crate::context::Context;
 use crate::coordinator::{Env, StateMachine};
 use crate::crash::{self, CrashPoint};
-use crate::partition::{
-    Acks, AppendError, AppendRequest, FetchError, Isolation, Order, Partition, PendingAppend, ReadRequest,
-};
+use crate::partition::{Acks, AppendError, AppendRequest, Order, Partition, PendingAppend};
 
-/// Bytes of the log read at a time.
-const LOAD_BYTES: usize = 1 << 20;
 /// Requests taken at once.
 const REQUESTS_AT_ONCE: usize = 1_024;
 /// After a failure the log is read again no sooner than this.
@@ -62,12 +59,6 @@ enum Ended {
     Failed(AppendError),
 }
 
-/// Why there is no shard.
-enum NotLoaded {
-    Fetch(FetchError),
-    Log(LoadError),
-}
-
 /// What is under way.
 struct Flight {
     appends: VecDeque<PendingAppend>,
@@ -94,13 +85,13 @@ impl<M: StateMachine> Task<M> {
             let leader_epoch = self.partition.snapshot().leader_epoch;
             let loaded = match stop.run_until_cancelled(self.load()).await {
                 Some(Ok(loaded)) => loaded,
-                Some(Err(NotLoaded::Log(error))) => {
+                Some(Err(error)) if error.is_lasting() => {
                     tracing::error!(shard = &*name, %error, "the coordinator's log cannot be read; it is left as it is");
                     self.shared.enter(Phase::Unreadable(error.to_string().into()));
                     stop.cancelled().await;
                     break;
                 }
-                Some(Err(NotLoaded::Fetch(error))) => {
+                Some(Err(error)) => {
                     tracing::warn!(shard = &*name, %error, "the coordinator's log cannot be read now: trying again");
                     stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
                     continue;
@@ -117,45 +108,13 @@ impl<M: StateMachine> Task<M> {
         self.shared.enter(Phase::Closed);
     }
 
-    /// Reads the log up to where it ends now, and waits until that is committed (C2).
     async fn load(&self) -> Result<Loaded<M>, NotLoaded> {
         let began = self.setup.context.clock().since_boot();
-        let snapshot = self.partition.snapshot();
-        let mut loader = Loader::new(self.setup.make, snapshot.log_start);
-        let (mut offset, mut count_read) = (snapshot.log_start, 0);
-        let mut scratch = Scratch::new();
-        while offset < snapshot.log_end {
-            let request = ReadRequest {
-                offset,
-                max_bytes: LOAD_BYTES,
-                isolation: Isolation::ReadUncommitted,
-                last_epoch: None,
-                leader_epoch: Some(snapshot.leader_epoch),
-            };
-            let read = self.partition.read(request).await.map_err(NotLoaded::Fetch)?;
-            if read.batches.is_empty() {
-                self.partition.wait_beyond(offset, Isolation::ReadUncommitted).await;
-            }
-            for batch in &read.batches {
-                let at = offset;
-                let unreadable = move |_| NotLoaded::Log(LoadError::Unreadable(at));
-                for record in records(batch, LOAD_BYTES, &mut scratch).map_err(unreadable)? {
-                    let record = record.map_err(unreadable)?;
-                    let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-                    loader.record(record.offset, &key, &value).map_err(NotLoaded::Log)?;
-                    offset = record.offset + 1;
-                    count_read += 1;
-                }
-            }
-            tokio::task::yield_now().await;
-        }
-        let loaded = loader.finish().map_err(NotLoaded::Log)?;
+        let (loaded, records) = read_log(&self.partition, self.setup.make).await?;
         let took = self.setup.context.clock().since_boot().saturating_sub(began);
-        let status = &self.shared.status;
-        status.load_millis.store(took.as_millis() as u64, Relaxed);
-        status.loaded_records.store(count_read, Relaxed);
-        count(&status.loads);
-        tracing::debug!(shard = &*self.setup.name, records = count_read, ?took, "the coordinator is loaded");
+        self.shared.status.load_millis.store(took.as_millis() as u64, Relaxed);
+        self.shared.status.loaded_records.store(records, Relaxed);
+        tracing::debug!(shard = &*self.setup.name, records, ?took, "the coordinator is loaded");
         Ok(loaded)
     }
 

@@ -46,8 +46,8 @@ impl StateMachine for Toy {
 
     fn handle(&self, request: Ask, _: &Env<'_, u64>) -> Effects<Self> {
         match request {
-            Ask::Set(numbers) => self.set(numbers.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()),
-            Ask::SetLong(bytes) => self.set(vec![("x".repeat(100), 1); bytes / 100]),
+            Ask::Set(numbers) => Self::set(numbers.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()),
+            Ask::SetLong(bytes) => Self::set(vec![("x".repeat(100), 1); bytes / 100]),
             Ask::Get(name) => Effects::answer(self.get(name)),
             Ask::Await(name, number, patience) => match self.get(name) {
                 Some(now) if now >= number => Effects::answer(Some(now)),
@@ -96,7 +96,7 @@ impl StateMachine for Toy {
 }
 
 impl Toy {
-    fn set(&self, records: Vec<(String, u64)>) -> Effects<Self> {
+    fn set(records: Vec<(String, u64)>) -> Effects<Self> {
         let risen = |waits: &Waits| records.iter().any(|(name, number)| *name == waits.0 && *number >= waits.1);
         // Everybody who may wait: the numbers are small.
         let waiting = records.iter().flat_map(|(name, number)| (0..=*number).map(|n| (name.clone(), n)));
