@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub mod group;
+pub mod groups;
 pub mod runtime;
 
 /// What a decision is given in place of ambient time and surroundings.
