@@ -5,7 +5,7 @@ use std::time::Duration;
 use taffrail_proto::v1::{self, Reason, consume_request, consume_response};
 
 use super::{Consumer, Session, commit, committed, join, partitions};
-use crate::harness::{TestBroker, log_error, reason};
+use crate::harness::{TestBroker, log_error, reason, soon};
 
 fn values(records: &[(i32, i64, String)]) -> Vec<&str> {
     records.iter().map(|(_, _, value)| value.as_str()).collect()
@@ -37,6 +37,29 @@ async fn a_member_goes_on_where_the_group_has_committed() {
     assert_eq!(values(&again.reads(1).await), ["c"]);
     assert_eq!(again.owned[&0], 2);
     assert_eq!(committed(&broker, "g").await, [(0, Some(2))]);
+}
+
+#[tokio::test]
+async fn what_is_committed_before_the_last_frame_is_answered() {
+    let broker = TestBroker::start().await;
+    broker.topic("t", 1).await;
+    for (id, leaves) in [(1, true), (2, false)] {
+        let mut member = Consumer::open(&broker, join("g", "a", &["t"])).await;
+        member.owns("t", 1).await;
+        let commit = v1::ConsumeCommit { id, offsets: vec![commit("t", 0, id as i64)] };
+        member.send(consume_request::Frame::Commit(commit)).await;
+        if leaves {
+            member.send(consume_request::Frame::Leave(v1::SessionLeave { returning: false })).await;
+        }
+        let Consumer { frames, mut answers, .. } = member;
+        drop(frames);
+        let mut last = None;
+        while let Some(answer) = soon(answers.message()).await.unwrap() {
+            last = answer.frame;
+        }
+        let answered = v1::ConsumeCommitted { id, errors: vec![] };
+        assert_eq!(last, Some(consume_response::Frame::Committed(answered)));
+    }
 }
 
 #[tokio::test]

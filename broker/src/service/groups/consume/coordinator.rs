@@ -1,5 +1,6 @@
 //! A Consume stream and its group's coordinator: what is asked in the member's name, and what follows from the answers.
 
+use futures::stream::StreamExt as _;
 use taffrail_proto::v1::{self, consume_response as response};
 use tokio::time::Instant;
 
@@ -99,6 +100,18 @@ impl Consume<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Waits for the answers to all commits: the client has said its last word, and wants to know what became of them.
+    pub(super) async fn answer_commits(&mut self) -> Result<(), Ended> {
+        while self.commits > 0
+            && let Some(heard) = self.asks.next().await
+        {
+            if matches!(heard, Heard::Committed { .. }) {
+                self.hear(heard)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes in where the member stands.

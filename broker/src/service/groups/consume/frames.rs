@@ -36,8 +36,13 @@ enum ReadFault {
 }
 
 impl Consume<'_> {
-    /// Carries out a frame; whether it was the last.
-    pub(super) async fn take(&mut self, frame: ConsumeRequest) -> Result<bool, Ended> {
+    /// Carries out a frame; whether it was the last. A client that says no more without leaving is a broken stream: the member
+    /// stays until its session timeout.
+    pub(super) async fn take(&mut self, frame: Option<ConsumeRequest>) -> Result<bool, Ended> {
+        let Some(frame) = frame else {
+            self.answer_commits().await?;
+            return Ok(true);
+        };
         self.alive();
         match frame.frame {
             Some(request::Frame::Heartbeat(v1::ConsumeHeartbeat {})) => {}
@@ -55,6 +60,7 @@ impl Consume<'_> {
             }
             Some(request::Frame::Leave(leave)) => {
                 self.member.leave(leave.returning).await.map_err(Refused::from)?;
+                self.answer_commits().await?;
                 return Ok(true);
             }
             Some(request::Frame::Open(_)) => {

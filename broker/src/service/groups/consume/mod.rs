@@ -188,13 +188,11 @@ impl Consume<'_> {
             tokio::select! {
                 biased;
                 () = answers.closed() => return Ok(()),
-                frame = inbound.message(), if takes_frames => match frame.map_err(Ended::Status)? {
-                    Some(frame) => if self.take(frame).await? {
+                frame = inbound.message(), if takes_frames => {
+                    if self.take(frame.map_err(Ended::Status)?).await? {
                         return Ok(());
-                    },
-                    // The member stays until its session timeout.
-                    None => return Ok(()),
-                },
+                    }
+                }
                 Some(heard) = self.asks.next(), if !self.asks.is_empty() => self.hear(heard)?,
                 () = watch.changed() => self.ask.refresh = true,
                 Some(()) = again => self.ask_again = None,
