@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["admin", "consumer", "errors", "metadata", "producer", "records"].map(|f| format!("taffrail/v1/{f}.proto"));
+    let files = ["admin", "consumer", "errors", "groups", "metadata", "producer", "records"]
+        .map(|f| format!("taffrail/v1/{f}.proto"));
     println!("cargo:rerun-if-changed=taffrail");
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

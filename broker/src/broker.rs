@@ -1,8 +1,8 @@
 //! A broker from start to stop: the only place that builds everything.
 //!
-//! Start: admin HTTP (so that probes see the rest) → lock and open storage → topics and their partitions → manifest →
-//! background jobs → listeners → ready. Stop is the reverse: not ready → listeners drain → jobs → partitions → storage is
-//! closed with the clean mark → admin HTTP. Whatever fails on the way in, what was started is stopped in that order.
+//! Start: admin HTTP (so that probes see the rest) → lock and open storage → topics and their partitions → coordinators of
+//! groups → manifest → background jobs → listeners → ready. Stop is the reverse: not ready → listeners drain → jobs →
+//! coordinators → partitions → storage is closed with the clean mark → admin HTTP. Whatever fails on the way in, what was started is stopped in that order.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::admin_http::{self, Subjects};
 use crate::config::{Config, ListenAddress};
 use crate::context::Context;
 use crate::controller::{Applied, Controller, TopicError};
+use crate::coordinator::groups::{self, Groups};
+use crate::coordinator::runtime::Limits;
 use crate::manifest::{Manifest, ManifestFault};
 use crate::memory::Shares;
 use crate::metadata::embedded::EmbeddedStore;
@@ -31,10 +33,12 @@ use crate::service;
 use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
-use crate::topics::Topics;
+use crate::topics::{LookupError, Topics};
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long a start waits for the coordinators of groups; those that take longer answer that they are loading.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the manifest is looked at.
 const MANIFEST_POLL: Duration = Duration::from_secs(1);
 /// How often a step that takes long says that it is still at it.
@@ -66,6 +70,9 @@ pub enum BrokerError {
     /// The topics cannot be served.
     #[error("cannot serve the topics: {0}")]
     Topics(#[from] TopicError),
+    /// The internal topic of consumer groups is not served; the log says why.
+    #[error("consumer groups cannot be served: {0}")]
+    Groups(LookupError),
     /// The manifest is wrong.
     #[error("{}", Lines(.0))]
     Manifest(Vec<ManifestFault>),
@@ -196,10 +203,18 @@ impl Process {
         let producer_ids = in_background("reading producer ids", move || ProducerIds::open(meta)).await??;
         let metadata = Arc::new(EmbeddedStore::new(context.clone(), storage.meta()));
         let controller = Controller::start(context.clone(), storage.clone(), metadata, topics.clone()).await?;
+        let groups = match self.start_groups(&controller, &context, &topics).await {
+            Ok(groups) => groups,
+            Err(error) => {
+                controller.stop().await;
+                return Err(error);
+            }
+        };
         let broker = Arc::new(service::Broker {
             context,
             storage: storage.clone(),
             topics,
+            groups: groups.clone(),
             controller: controller.clone(),
             metrics: self.subjects.metrics.clone(),
             producer_ids,
@@ -208,8 +223,27 @@ impl Process {
             default_partitions: self.config.default_partitions,
         });
         let outcome = self.with_jobs(broker, authenticator).await;
+        groups.stop().await;
         controller.stop().await;
         outcome
+    }
+
+    /// Begins to load the coordinators of groups. A shard that cannot be loaded refuses its groups and says why; the broker
+    /// serves everything else.
+    async fn start_groups(
+        &self,
+        controller: &Controller,
+        context: &Context,
+        topics: &Arc<Topics>,
+    ) -> Result<Arc<Groups>, BrokerError> {
+        self.subjects.readiness.set(Phase::Starting("loading consumer groups"));
+        controller.ensure_internal(groups::topic()).await?;
+        let groups = Groups::start(context, topics, Limits::default()).map_err(BrokerError::Groups)?;
+        let missing = groups.loaded(GROUPS_PATIENCE).await;
+        if missing > 0 {
+            tracing::warn!(shards = missing, "some consumer groups are not served yet");
+        }
+        Ok(Arc::new(groups))
     }
 
     async fn with_jobs(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
@@ -217,7 +251,8 @@ impl Process {
         let stop = CancellationToken::new();
         let service::Broker { context, storage, topics, controller, .. } = &*broker;
         let retention = Retention::new(context.clone(), storage.clone(), topics.clone(), controller.clone());
-        let mut jobs = vec![tokio::spawn(retention.run(stop.clone()))];
+        let sampled = service::groups::sample::run(broker.groups.clone(), broker.metrics.clone(), stop.clone());
+        let mut jobs = vec![tokio::spawn(retention.run(stop.clone())), tokio::spawn(sampled)];
         if let Some(manifest) = manifest {
             jobs.push(tokio::spawn(follow_manifest(manifest, controller.clone(), stop.clone())));
         }
@@ -290,7 +325,9 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
     let topics = topics.clone();
     metrics.observe_partitions(Box::new(move |max| {
         let image = topics.full_image();
-        let partitions = image.topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
+        // Those of internal topics are shown as what they are for.
+        let topics = || image.topics().filter(|topic| !topic.internal);
+        let partitions = topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();
             PartitionSample {
@@ -302,7 +339,7 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
                 size_bytes: partition.size_bytes(),
             }
         };
-        let total = image.topics().map(|topic| topic.partitions.len()).sum();
+        let total = topics().map(|topic| topic.partitions.len()).sum();
         (partitions.take(max).map(sample).collect(), total)
     }));
 }

@@ -38,11 +38,23 @@ pub enum CrashPoint {
     Delete,
     /// A change of the metadata is synced, its caller does not know.
     MetadataWrite,
+    /// A coordinator has decided, its log does not know.
+    CoordinatorAppend,
+    /// A coordinator's decision is committed, or it had nothing to write, nobody was told.
+    CoordinatorAnswer,
+    /// The begin of a coordinator's checkpoint is about to be appended.
+    CoordinatorCheckpointBegin,
+    /// Parts of a coordinator's checkpoint are about to be appended.
+    CoordinatorCheckpointParts,
+    /// The end of a coordinator's checkpoint is about to be appended.
+    CoordinatorCheckpointEnd,
+    /// A coordinator's checkpoint is committed, its log is not trimmed.
+    CoordinatorTrim,
 }
 
 impl CrashPoint {
-    /// Each of them.
-    pub const ALL: [Self; 12] = [
+    /// Those of storage.
+    pub const STORAGE: [Self; 12] = [
         Self::Append,
         Self::Seal,
         Self::Footer,
@@ -56,6 +68,21 @@ impl CrashPoint {
         Self::Delete,
         Self::MetadataWrite,
     ];
+
+    /// Those of coordinators.
+    pub const COORDINATOR: [Self; 6] = [
+        Self::CoordinatorAppend,
+        Self::CoordinatorAnswer,
+        Self::CoordinatorCheckpointBegin,
+        Self::CoordinatorCheckpointParts,
+        Self::CoordinatorCheckpointEnd,
+        Self::CoordinatorTrim,
+    ];
+
+    /// Each of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::STORAGE.into_iter().chain(Self::COORDINATOR)
+    }
 
     /// Its name in [`VARIABLE`].
     pub fn name(self) -> &'static str {
@@ -72,11 +99,17 @@ impl CrashPoint {
             Self::Truncate => "truncate",
             Self::Delete => "delete",
             Self::MetadataWrite => "metadata-write",
+            Self::CoordinatorAppend => "coordinator-append",
+            Self::CoordinatorAnswer => "coordinator-answer",
+            Self::CoordinatorCheckpointBegin => "coordinator-checkpoint-begin",
+            Self::CoordinatorCheckpointParts => "coordinator-checkpoint-parts",
+            Self::CoordinatorCheckpointEnd => "coordinator-checkpoint-end",
+            Self::CoordinatorTrim => "coordinator-trim",
         }
     }
 
     fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|point| point.name() == name)
+        Self::all().find(|point| point.name() == name)
     }
 }
 
@@ -147,19 +180,25 @@ mod tests {
             Trim => Truncate,
             Truncate => Delete,
             Delete => MetadataWrite,
-            MetadataWrite => return None,
+            MetadataWrite => CoordinatorAppend,
+            CoordinatorAppend => CoordinatorAnswer,
+            CoordinatorAnswer => CoordinatorCheckpointBegin,
+            CoordinatorCheckpointBegin => CoordinatorCheckpointParts,
+            CoordinatorCheckpointParts => CoordinatorCheckpointEnd,
+            CoordinatorCheckpointEnd => CoordinatorTrim,
+            CoordinatorTrim => return None,
         })
     }
 
     #[test]
     fn the_list_of_points_is_complete() {
         let points: Vec<_> = std::iter::successors(Some(CrashPoint::Append), |&point| next(point)).collect();
-        assert_eq!(points, CrashPoint::ALL);
+        assert_eq!(points, CrashPoint::all().collect::<Vec<_>>());
     }
 
     #[test]
     fn each_point_has_a_name_of_its_own_and_is_found_by_it() {
-        for point in CrashPoint::ALL {
+        for point in CrashPoint::all() {
             assert_eq!(CrashPoint::by_name(point.name()), Some(point));
             assert_eq!(parse(&format!("{}:3", point.name())), Some((point, 3)));
         }

@@ -26,6 +26,9 @@
 //! - [`topics`], [`partition`], [`producer_ids`]: names to partitions; appends and reads; identities of producers.
 //! - [`storage`]: logs of record batches on RocksDB; knows offsets, not topics' names.
 //!
+//! Shared state of clients:
+//! - [`coordinator`]: replicated state machines on internal topics; consumer groups.
+//!
 //! What is wanted:
 //! - [`controller`]: makes, changes, removes topics and brings them back. [`metadata`]: where it keeps them.
 //! - [`manifest`]: Topic objects from files. [`retention`]: gives up what is too old or too much.
@@ -57,6 +60,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod controller;
+pub mod coordinator;
 pub mod crash;
 pub mod manifest;
 pub mod memory;

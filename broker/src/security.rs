@@ -83,15 +83,15 @@ pub struct Caller {
 pub enum Verb {
     /// Append records.
     Produce,
-    /// Read records.
+    /// Read records; be a member of a group.
     Consume,
     /// See that something exists, its configuration, offsets and state.
     Describe,
     /// Make a topic.
     Create,
-    /// Change a topic; delete some of its records.
+    /// Change a topic, or delete some of its records; move a group's offsets.
     Alter,
-    /// Delete a topic, or bring it back.
+    /// Delete a topic, or bring it back; delete a group.
     Delete,
     /// See or change the broker itself.
     Admin,
@@ -116,6 +116,8 @@ impl Verb {
 pub enum Resource<'a> {
     /// A topic, by name.
     Topic(&'a str),
+    /// A consumer group, by its id.
+    Group(&'a str),
     /// The broker and what it shares out: producer ids, metadata.
     Cluster,
 }
@@ -124,6 +126,7 @@ impl std::fmt::Display for Resource<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Topic(name) => write!(f, "topic {name:?}"),
+            Self::Group(id) => write!(f, "group {id:?}"),
             Self::Cluster => f.write_str("the cluster"),
         }
     }
@@ -131,20 +134,47 @@ impl std::fmt::Display for Resource<'_> {
 
 /// The caller may not do this.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a token of role {role} may not {verb} {resource}: use a token of a role that may")]
-pub struct Denied {
-    role: &'static str,
-    verb: &'static str,
-    resource: String,
+pub enum Denied {
+    /// Somebody else may.
+    #[error("a token of role {role} may not {verb} {resource}: use a token of a role that may")]
+    Role {
+        /// The caller's.
+        role: &'static str,
+        /// What it wanted to do.
+        verb: &'static str,
+        /// To what.
+        resource: String,
+    },
+    /// Nobody may.
+    #[error("nobody may {verb} {resource}: it is internal, and only the broker itself writes and changes it")]
+    Internal {
+        /// What the caller wanted to do.
+        verb: &'static str,
+        /// To what.
+        resource: String,
+    },
 }
 
-/// Decides whether `caller` may do `verb` to `resource`.
+/// Decides whether `caller` may do `verb` to `resource`. What the broker keeps in internal topics is changed by nobody else
+/// and read by administrators only.
 pub fn authorize(caller: &Caller, verb: Verb, resource: Resource<'_>) -> Result<(), Denied> {
+    let internal = matches!(resource, Resource::Topic(name) if is_internal(name));
+    if internal && matches!(verb, Verb::Produce | Verb::Alter | Verb::Delete) {
+        return Err(Denied::Internal { verb: verb.name(), resource: resource.to_string() });
+    }
+    let needed = if internal && verb == Verb::Consume { Verb::Admin } else { verb };
     match caller.principal {
         Principal::Anonymous => Ok(()),
-        Principal::Bearer(role) if role.allows(verb) => Ok(()),
-        Principal::Bearer(role) => Err(Denied { role: role.name(), verb: verb.name(), resource: resource.to_string() }),
+        Principal::Bearer(role) if role.allows(needed) => Ok(()),
+        Principal::Bearer(role) => {
+            Err(Denied::Role { role: role.name(), verb: verb.name(), resource: resource.to_string() })
+        }
     }
+}
+
+/// A topic of this name is the broker's own.
+pub fn is_internal(topic: &str) -> bool {
+    topic.starts_with("__")
 }
 
 /// The request carries no valid credentials.
@@ -273,5 +303,31 @@ mod tests {
             denied.to_string(),
             "a token of role consumer may not delete topic \"flights\": use a token of a role that may"
         );
+    }
+
+    #[test]
+    fn nobody_changes_internal_topics_and_only_administrators_read_them() {
+        let topic = Resource::Topic("__consumer_offsets");
+        let may = |principal, verb| authorize(&Caller { principal, address: address(NEAR) }, verb, topic).is_ok();
+        for verb in [Verb::Produce, Verb::Alter, Verb::Delete] {
+            assert!(!may(Principal::Bearer(Role::Admin), verb) && !may(Principal::Anonymous, verb), "{verb:?}");
+        }
+        assert!(may(Principal::Bearer(Role::Admin), Verb::Consume) && may(Principal::Anonymous, Verb::Consume));
+        assert!(!may(Principal::Bearer(Role::Client), Verb::Consume));
+        assert!(may(Principal::Bearer(Role::Viewer), Verb::Describe));
+    }
+
+    #[test]
+    fn groups_are_used_by_consumers_seen_by_viewers_and_changed_by_administrators() {
+        let may = |role, verb| {
+            let caller = Caller { principal: Principal::Bearer(role), address: address(NEAR) };
+            authorize(&caller, verb, Resource::Group("g")).is_ok()
+        };
+        for role in [Role::Consumer, Role::Client] {
+            assert!(may(role, Verb::Consume) && !may(role, Verb::Alter) && !may(role, Verb::Delete));
+        }
+        assert!(may(Role::Viewer, Verb::Describe) && !may(Role::Viewer, Verb::Consume));
+        assert!(!may(Role::Producer, Verb::Consume));
+        assert!(may(Role::Admin, Verb::Alter) && may(Role::Admin, Verb::Delete));
     }
 }

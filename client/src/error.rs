@@ -40,6 +40,10 @@ pub enum ErrorKind {
     LogTruncated,
     /// A newer instance of this producer exists.
     ProducerFenced,
+    /// The group member was removed from its group, or does not own what it commits any more.
+    MemberFenced,
+    /// Others hold it: the group has members, or the instance id is taken.
+    InUse,
     /// Stored or received bytes are damaged.
     DataCorrupt,
     /// The producer, consumer or client was closed.
@@ -263,9 +267,14 @@ fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::UnknownLeaderEpoch
         | Reason::Unavailable
         | Reason::StorageFailed
+        | Reason::CoordinatorLoading
         | Reason::PrecedingFailed => ErrorKind::Unavailable,
         Reason::RequestTimeout => ErrorKind::Timeout,
-        Reason::UnknownTopic | Reason::UnknownPartition => ErrorKind::NotFound,
+        Reason::UnknownTopic | Reason::UnknownPartition | Reason::UnknownGroup | Reason::NoCommittedOffset => {
+            ErrorKind::NotFound
+        }
+        Reason::UnknownMember | Reason::MemberFenced | Reason::StaleMemberEpoch => ErrorKind::MemberFenced,
+        Reason::InstanceInUse | Reason::GroupNotEmpty => ErrorKind::InUse,
         Reason::BatchTooLarge | Reason::CorruptBatch | Reason::InvalidRecord => ErrorKind::RecordRefused,
         Reason::InvalidRequest => ErrorKind::InvalidArgument,
         Reason::QuotaExceeded | Reason::DiskFull => ErrorKind::ResourceExhausted,

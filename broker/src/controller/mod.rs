@@ -162,6 +162,11 @@ impl Controller {
         self.run(move |inner| async move { inner.create(topic, validate_only).await }).await?
     }
 
+    /// Makes a topic of the broker itself (its name begins with `__`) if it is not there.
+    pub async fn ensure_internal(&self, topic: NewTopic) -> Result<(), TopicError> {
+        self.run(move |inner| async move { inner.ensure_internal(topic).await }).await?
+    }
+
     /// Changes a topic.
     pub async fn alter(
         &self,

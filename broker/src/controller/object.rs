@@ -12,6 +12,7 @@ use taffrail_crds::{ADOPT_ANNOTATION, Topic, TopicSpec, TopicStatus};
 use uuid::Uuid;
 
 use super::{NewTopic, TopicChange, TopicDescription, TopicError, Trash};
+use crate::security::is_internal;
 
 /// Kafka reserves this id for its own metadata topic, beside the nil one (kafka.md 2).
 const RESERVED_ID: Uuid = Uuid::from_u128(1);
@@ -48,6 +49,11 @@ impl DeletedTopic {
 /// The object that a request for a topic stands for.
 pub(super) fn new_object(request: &NewTopic) -> Result<Topic, TopicError> {
     check_topic_name(&request.name)?;
+    object_of(request)
+}
+
+/// As [`new_object`], for topics of the broker itself, whose names users may not give.
+pub(super) fn object_of(request: &NewTopic) -> Result<Topic, TopicError> {
     let object = object_name(&request.name);
     let topic_name = (object != request.name).then(|| request.name.clone());
     let partitions = request.partitions.unwrap_or_else(|| TopicSpec::default().partitions);
@@ -144,7 +150,7 @@ pub(super) fn describe(topic: &Topic, trash: Option<Trash>) -> TopicDescription 
         partitions: topic.spec.partitions,
         config: topic.spec.config.entries(),
         trash,
-        internal: name.starts_with("__"),
+        internal: is_internal(&name),
         name,
     }
 }

@@ -18,6 +18,21 @@ impl Inner {
         self.create_object(&mut known, topic, check_only).await
     }
 
+    /// Makes a topic of the broker itself if it is not there, past the rules for users' topics. One that is there stays as
+    /// it is, with the number of partitions that it was made with: what is in it was placed by that number.
+    pub(super) async fn ensure_internal(&self, request: NewTopic) -> Result<(), TopicError> {
+        let mut known = self.change().await?;
+        if known.topics.contains_key(&request.name) {
+            return Ok(());
+        }
+        let (topic, id) = (object::object_of(&request)?, self.new_id());
+        let made = self.record_and_serve(&mut known, topic, id, 0).await;
+        if made.is_err() {
+            self.forget_new(&mut known, &request.name, id).await;
+        }
+        made.map(|_| ())
+    }
+
     pub(super) async fn alter(
         &self,
         name: &str,

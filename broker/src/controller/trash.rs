@@ -11,15 +11,20 @@
 //!
 //! Logs are deleted only for a `DeletedTopic` whose window is over, by its topic id: never because an object is absent (M9).
 
+use taffrail_crds::name::TopicNameFault;
 use uuid::Uuid;
 
 use super::object::{self, DeletedTopic};
 use super::{Deleted, Inner, Known, TopicDescription, TopicError, Trashed};
 use crate::metadata::{Kind, MetadataError, Object};
+use crate::security::is_internal;
 
 impl Inner {
     pub(super) async fn delete(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
         let mut known = self.change().await?;
+        if is_internal(name) {
+            return Err(TopicError::Name(TopicNameFault::Reserved));
+        }
         let stored = known.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
         if let Some(given) = id.filter(|given| *given != stored.id) {
             return Err(TopicError::OtherId { name: name.to_owned(), given, actual: stored.id });

@@ -17,12 +17,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use taffrail_proto::v1::Reason;
 
+mod groups;
 mod histogram;
 mod process;
 mod rpc;
 mod storage;
 mod topics;
 
+pub use groups::{
+    CoordinatorSample, GroupMetrics, GroupSample, GroupSource, GroupsSample, MAX_GROUP_PARTITIONS, MAX_GROUPS,
+};
 pub use histogram::Histogram;
 pub use process::{cpu_time, resident_bytes};
 pub use rpc::{Call, OpenStream, Rpc, RpcMetrics};
@@ -49,6 +53,8 @@ pub struct Metrics {
     pub fetch_in_flight_bytes: Gauge<i64, AtomicI64>,
     /// The storage engine's.
     pub storage: StorageMetrics,
+    /// Consumer groups'.
+    pub groups: GroupMetrics,
     started: Instant,
 }
 
@@ -69,6 +75,7 @@ impl Metrics {
             produce_in_flight_bytes: Gauge::default(),
             fetch_in_flight_bytes: Gauge::default(),
             storage: StorageMetrics::register(taffrail),
+            groups: GroupMetrics::register(taffrail),
             started,
             registry: RwLock::default(),
         };
@@ -114,6 +121,12 @@ impl Metrics {
     /// Shows the state of the storage that `status` tells, at each scrape. To be called once.
     pub fn observe_storage(&self, status: StatusSource) {
         let collector = Box::new(storage::StorageCollector(status));
+        self.registry.write().sub_registry_with_prefix("taffrail").register_collector(collector);
+    }
+
+    /// Shows the consumer groups that `source` tells, at each scrape. To be called once.
+    pub fn observe_groups(&self, source: GroupSource) {
+        let collector = Box::new(groups::GroupCollector(source));
         self.registry.write().sub_registry_with_prefix("taffrail").register_collector(collector);
     }
 

@@ -30,11 +30,19 @@ pub enum Rpc {
     DescribeTopics,
     DeleteRecords,
     DescribeBroker,
+    Consume,
+    Session,
+    CommitOffsets,
+    FetchOffsets,
+    ListGroups,
+    DescribeGroup,
+    DeleteGroup,
+    ResetOffsets,
 }
 
 impl Rpc {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 25] = [
         Self::Produce,
         Self::ProduceStream,
         Self::InitProducer,
@@ -52,6 +60,14 @@ impl Rpc {
         Self::DescribeTopics,
         Self::DeleteRecords,
         Self::DescribeBroker,
+        Self::Consume,
+        Self::Session,
+        Self::CommitOffsets,
+        Self::FetchOffsets,
+        Self::ListGroups,
+        Self::DescribeGroup,
+        Self::DeleteGroup,
+        Self::ResetOffsets,
     ];
 
     /// The label's value: service and method as in the `.proto`.
@@ -74,6 +90,14 @@ impl Rpc {
             Self::DescribeTopics => "Admin/DescribeTopics",
             Self::DeleteRecords => "Admin/DeleteRecords",
             Self::DescribeBroker => "Admin/DescribeBroker",
+            Self::Consume => "Groups/Consume",
+            Self::Session => "Groups/Session",
+            Self::CommitOffsets => "Groups/CommitOffsets",
+            Self::FetchOffsets => "Groups/FetchOffsets",
+            Self::ListGroups => "Groups/ListGroups",
+            Self::DescribeGroup => "Groups/DescribeGroup",
+            Self::DeleteGroup => "Groups/DeleteGroup",
+            Self::ResetOffsets => "Groups/ResetOffsets",
         }
     }
 }

@@ -16,6 +16,10 @@ fn full() -> Arc<Metrics> {
         log_end: 3,
         size_bytes: 4,
     };
+    let group = GroupSample { group: "g".into(), members: 2, lag: vec![("orders".into(), 0, 5)] };
+    let coordinators = vec![CoordinatorSample::default()];
+    let groups = GroupsSample { states: vec![("stable", 1)], groups: vec![group], coordinators };
+    metrics.observe_groups(Box::new(move || groups.clone()));
     metrics.observe_partitions(Box::new(move |_| (vec![sample.clone()], 1)));
     metrics
 }

@@ -97,7 +97,9 @@ impl Service {
         let mut found = Vec::new();
         if request.names.is_empty() || request.include_deleted {
             let listed = controller.list(request.include_deleted).await?;
-            let wanted = |topic: &TopicDescription| request.names.is_empty() || request.names.contains(&topic.name);
+            let wanted = |topic: &TopicDescription| {
+                if request.names.is_empty() { !topic.internal } else { request.names.contains(&topic.name) }
+            };
             let visible = |topic: &TopicDescription| {
                 security::authorize(&call.caller, Verb::Describe, Resource::Topic(&topic.name)).is_ok()
             };
@@ -137,8 +139,8 @@ impl Service {
             data_dir: broker.data_dir.clone(),
             format_version: broker.format_version,
             uptime_seconds: broker.metrics.uptime_seconds(),
-            topics: image.len() as u32,
-            partitions: image.topics().map(|topic| topic.partitions.len() as u32).sum(),
+            topics: image.topics().filter(|topic| !topic.internal).count() as u32,
+            partitions: image.topics().filter(|topic| !topic.internal).map(|topic| topic.partitions.len() as u32).sum(),
             disk_used_bytes: status.used_bytes,
             disk_free_bytes: status.free_bytes,
             resident_bytes: resident_bytes(),

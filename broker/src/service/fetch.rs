@@ -16,7 +16,7 @@ use crate::memory::Charge;
 use crate::metrics::TopicMetrics;
 use crate::partition::{FetchError, Isolation, Partition, ReadData, ReadRequest};
 use crate::security::Verb;
-use crate::topics::Settings;
+use crate::topics::{LookupError, Settings, Topic};
 
 /// Read at a time even when memory is short, so that readers go on.
 const LEAST_READ_BYTES: usize = 64 << 10;
@@ -64,17 +64,27 @@ impl Reader {
     ) -> Result<Self, Refused> {
         call.authorize_topic(Verb::Consume, &wanted.topic)?;
         let image = broker.topics.image();
-        let topic = image.topic(&wanted.topic)?;
         Ok(Self {
-            partition: topic.partition(wanted.partition)?.clone(),
-            topic: Arc::clone(&topic.name),
-            index: wanted.partition,
-            settings: Arc::clone(&topic.settings),
             offset: wanted.offset,
             last_epoch: wanted.last_epoch,
             leader_epoch: wanted.leader_epoch,
-            isolation,
             max_bytes: if wanted.max_bytes == 0 { usize::MAX } else { wanted.max_bytes as usize },
+            ..Self::of(image.topic(&wanted.topic)?, wanted.partition, isolation)?
+        })
+    }
+
+    /// At the beginning of a topic's partition, which the caller may read.
+    pub(super) fn of(topic: &Topic, index: i32, isolation: Isolation) -> Result<Self, LookupError> {
+        Ok(Self {
+            partition: topic.partition(index)?.clone(),
+            topic: Arc::clone(&topic.name),
+            index,
+            settings: Arc::clone(&topic.settings),
+            offset: 0,
+            last_epoch: None,
+            leader_epoch: None,
+            isolation,
+            max_bytes: usize::MAX,
         })
     }
 

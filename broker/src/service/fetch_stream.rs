@@ -17,10 +17,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use self::subscriptions::{Credit, Subscription, Subscriptions};
+use self::subscriptions::{Subscription, Subscriptions};
 use super::Broker;
 use super::call::{Call, check_client_id, count, refuse};
 use super::consumer::check_wait;
+use super::credit::Credit;
 use super::fetch::{Reader, Room, count_fetched, failed, isolation, room, settle, total};
 use super::status::{Refused, invalid, refusal, status};
 use crate::memory::Charge;

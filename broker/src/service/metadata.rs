@@ -59,7 +59,8 @@ impl View {
     fn topics(&self, image: &Image) -> Result<Vec<Arc<Topic>>, Refused> {
         if self.topics.is_empty() {
             let visible = |topic: &&Arc<Topic>| {
-                security::authorize(&self.call.caller, Verb::Describe, Resource::Topic(&topic.name)).is_ok()
+                !topic.internal
+                    && security::authorize(&self.call.caller, Verb::Describe, Resource::Topic(&topic.name)).is_ok()
             };
             return Ok(image.topics().filter(visible).cloned().collect());
         }

@@ -5,6 +5,7 @@
 //! - [`status`]: errors on their way to a client;
 //! - [`producer`], [`produce_stream`]: writing, over [`batches`] (checks) and [`encoding`] (plain records);
 //! - [`consumer`], [`fetch_stream`], [`read`]: reading;
+//! - [`groups`]: consumer groups;
 //! - [`metadata`], [`admin`]: the rest.
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tonic::service::Routes;
 
 use crate::context::Context;
 use crate::controller::Controller;
+use crate::coordinator::groups::Groups;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::storage::Storage;
@@ -23,9 +25,11 @@ mod admin;
 mod batches;
 mod call;
 mod consumer;
+mod credit;
 mod encoding;
 mod fetch;
 mod fetch_stream;
+pub(crate) mod groups;
 mod metadata;
 mod produce_stream;
 mod producer;
@@ -50,6 +54,8 @@ pub struct Broker {
     pub topics: Arc<Topics>,
     /// Changes topics.
     pub controller: Arc<Controller>,
+    /// The coordinators of consumer groups.
+    pub groups: Arc<Groups>,
     /// Gives producers their identities.
     pub producer_ids: Arc<ProducerIds>,
     /// Disk and identity.
@@ -85,6 +91,9 @@ pub fn routes(broker: &Arc<Broker>, advertise: Option<&str>) -> Result<Routes, t
     let admin = v1::admin_server::AdminServer::new(admin::Service::new(broker))
         .max_decoding_message_size(MAX_QUERY_BYTES)
         .max_encoding_message_size(usize::MAX);
+    let groups = v1::groups_server::GroupsServer::new(groups::Service::new(broker))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -94,6 +103,7 @@ pub fn routes(broker: &Arc<Broker>, advertise: Option<&str>) -> Result<Routes, t
         .add_service(consumer)
         .add_service(metadata)
         .add_service(admin)
+        .add_service(groups)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
 }

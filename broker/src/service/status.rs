@@ -20,6 +20,8 @@ use crate::storage::StorageError;
 use crate::storage::producers::SequenceError;
 use crate::topics::LookupError;
 
+mod groups;
+
 /// Whose reasons these are, in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "taffrail.dev";
 
@@ -34,12 +36,19 @@ struct Rule {
 fn rule(reason: Reason) -> Rule {
     let (code, retriable, retry_after_ms) = match reason {
         Reason::NotLeader | Reason::FencedLeaderEpoch => (Code::FailedPrecondition, true, 0),
-        Reason::UnknownLeaderEpoch => (Code::Unavailable, true, 50),
+        Reason::UnknownLeaderEpoch | Reason::CoordinatorLoading => (Code::Unavailable, true, 50),
         Reason::RequestTimeout => (Code::DeadlineExceeded, true, 0),
-        Reason::UnknownProducer | Reason::ProducerFenced => (Code::FailedPrecondition, false, 0),
+        Reason::UnknownProducer
+        | Reason::ProducerFenced
+        | Reason::UnknownMember
+        | Reason::MemberFenced
+        | Reason::StaleMemberEpoch
+        | Reason::GroupNotEmpty => (Code::FailedPrecondition, false, 0),
         Reason::OutOfSequence | Reason::PrecedingFailed => (Code::Aborted, false, 0),
         Reason::OffsetOutOfRange | Reason::LogTruncated => (Code::OutOfRange, false, 0),
-        Reason::UnknownTopic | Reason::UnknownPartition => (Code::NotFound, false, 0),
+        Reason::UnknownTopic | Reason::UnknownPartition | Reason::UnknownGroup | Reason::NoCommittedOffset => {
+            (Code::NotFound, false, 0)
+        }
         Reason::BatchTooLarge | Reason::CorruptBatch | Reason::InvalidRecord | Reason::InvalidRequest => {
             (Code::InvalidArgument, false, 0)
         }
@@ -52,6 +61,7 @@ fn rule(reason: Reason) -> Rule {
         Reason::TopicExists => (Code::AlreadyExists, false, 0),
         Reason::Internal | Reason::Unspecified => (Code::Internal, false, 0),
         Reason::StorageFailed => (Code::Unavailable, true, 1_000),
+        Reason::InstanceInUse => (Code::Aborted, true, 1_000),
     };
     Rule { code, retriable, retry_after_ms }
 }

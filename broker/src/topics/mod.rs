@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::partition::Partition;
+use crate::security::is_internal;
 
 pub mod config;
 
@@ -61,7 +62,7 @@ pub enum LookupError {
 impl Topic {
     /// Of partitions that look their settings up in `cell`.
     pub(crate) fn new(name: Arc<str>, id: Uuid, cell: Arc<ArcSwap<Settings>>, partitions: Vec<Partition>) -> Self {
-        let internal = name.starts_with("__");
+        let internal = is_internal(&name);
         Self { name, id, settings: cell.load_full(), partitions, internal, cell }
     }
 

@@ -190,7 +190,8 @@ async fn d5_damaged_bytes_are_told_for_their_offsets_only() {
     broker.topic("t", 1).await;
     broker.produce("t", 0, &["a"]).await;
     broker.produce("t", 0, &["b"]).await;
-    let log = broker.broker.storage.logs()[0].id();
+    let log = broker.broker.topics.image().partition("t", 0).unwrap().id();
+    let log = broker.broker.storage.logs().into_iter().find(|found| found.partition() == log).unwrap().id();
     assert!(broker.disk.damage(log, 0));
     let fetch = async |offset| {
         let response = broker.consumer().fetch(request(vec![fetch_partition("t", 0, offset)])).await.unwrap();

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use prost::Message;
 use taffrail_broker::context::Context;
 use taffrail_broker::controller::Controller;
+use taffrail_broker::coordinator::groups::{self, Groups};
+use taffrail_broker::coordinator::runtime::Limits;
 use taffrail_broker::metadata::embedded::EmbeddedStore;
 use taffrail_broker::metrics::Metrics;
 use taffrail_broker::producer_ids::ProducerIds;
@@ -18,6 +20,7 @@ use taffrail_broker::topics::Topics;
 use taffrail_proto::record::{BatchBuilder, BatchProducer, Compression};
 use taffrail_proto::v1::admin_client::AdminClient;
 use taffrail_proto::v1::consumer_client::ConsumerClient;
+use taffrail_proto::v1::groups_client::GroupsClient;
 use taffrail_proto::v1::metadata_client::MetadataClient;
 use taffrail_proto::v1::producer_client::ProducerClient;
 use taffrail_proto::v1::{self, LogError, Reason};
@@ -43,15 +46,23 @@ impl TestBroker {
     }
 
     pub(crate) async fn with(options: Options) -> Self {
-        let disk = Disk::new();
+        Self::on(Disk::new(), options).await
+    }
+
+    /// On what a broker before it has left.
+    pub(crate) async fn on(disk: Disk, options: Options) -> Self {
         let storage: Arc<dyn Storage> = disk.open();
         let context = Context::system(&*storage.meta()).unwrap();
         let topics = Topics::new();
         let metadata = Arc::new(EmbeddedStore::new(context.clone(), storage.meta()));
         let controller = Controller::start(context.clone(), storage.clone(), metadata, topics.clone()).await.unwrap();
+        controller.ensure_internal(groups::topic()).await.unwrap();
+        let groups = Arc::new(Groups::start(&context, &topics, Limits::default()).unwrap());
+        assert_eq!(groups.loaded(PATIENCE).await, 0);
         let broker = Arc::new(Broker {
             context,
             topics,
+            groups,
             controller,
             producer_ids: ProducerIds::open(storage.meta()).unwrap(),
             storage,
@@ -76,6 +87,14 @@ impl TestBroker {
         Endpoint::from_shared(format!("http://{}", self.address())).unwrap().connect().await.unwrap()
     }
 
+    /// Stops all of it, in the order of a real stop, and starts it again.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop().await;
+        self.broker.groups.stop().await;
+        self.broker.controller.stop().await;
+        Self::on(self.disk.clone(), Options::default()).await
+    }
+
     /// Asks the server to stop; ends when it has.
     pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
@@ -97,6 +116,10 @@ impl TestBroker {
 
     pub(crate) fn metadata(&self) -> MetadataClient<Channel> {
         MetadataClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone())
     }
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {

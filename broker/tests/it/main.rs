@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod fetch;
 mod fetch_stream;
+mod groups;
 mod harness;
 mod hostile;
 mod produce;

@@ -50,11 +50,16 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_with(data, more, &[])
+    }
+
+    pub(crate) fn start_with(data: &Path, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let free = ["--listen", "grpc://127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let mut child = program()
             .args(["standalone", "--data-dir", data.to_str().expect("UTF-8")])
             .args(free)
             .args(more)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");

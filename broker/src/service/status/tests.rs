@@ -7,7 +7,7 @@ use taffrail_proto::record::{InvalidRecord, RecordFault};
 use super::*;
 
 /// Reason, status code, retriable: as documented.
-const TABLE: [(Reason, Code, bool); 26] = [
+const TABLE: [(Reason, Code, bool); 34] = [
     (Reason::Unspecified, Code::Internal, false),
     (Reason::NotLeader, Code::FailedPrecondition, true),
     (Reason::FencedLeaderEpoch, Code::FailedPrecondition, true),
@@ -34,6 +34,14 @@ const TABLE: [(Reason, Code, bool); 26] = [
     (Reason::TopicExists, Code::AlreadyExists, false),
     (Reason::Internal, Code::Internal, false),
     (Reason::StorageFailed, Code::Unavailable, true),
+    (Reason::CoordinatorLoading, Code::Unavailable, true),
+    (Reason::UnknownGroup, Code::NotFound, false),
+    (Reason::UnknownMember, Code::FailedPrecondition, false),
+    (Reason::MemberFenced, Code::FailedPrecondition, false),
+    (Reason::StaleMemberEpoch, Code::FailedPrecondition, false),
+    (Reason::InstanceInUse, Code::Aborted, true),
+    (Reason::NoCommittedOffset, Code::NotFound, false),
+    (Reason::GroupNotEmpty, Code::FailedPrecondition, false),
 ];
 
 fn detail<M: Message + Default>(status: &Status, name: &str) -> Option<M> {

@@ -1,0 +1,7 @@
+mod expiry;
+mod handover;
+mod harness;
+mod membership;
+mod offsets;
+mod statics;
+mod topics;

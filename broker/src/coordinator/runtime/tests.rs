@@ -1,0 +1,3 @@
+mod core;
+mod task;
+mod toy;

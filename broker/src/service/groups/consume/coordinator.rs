@@ -1,0 +1,203 @@
+//! A Consume stream and its group's coordinator: what is asked in the member's name, and what follows from the answers.
+
+use futures::stream::StreamExt as _;
+use taffrail_proto::v1::{self, consume_response as response};
+use tokio::time::Instant;
+
+use super::partitions::Changes;
+use super::{Consume, Ended, Settings, names, offsets, start};
+use crate::coordinator::group::{Answered, Membership, Subscription, TopicPartition};
+use crate::coordinator::groups::GroupsError;
+use crate::security::Verb;
+use crate::service::call::count;
+use crate::service::groups::member::{PAUSE, is_passing};
+use crate::service::status::{IntoLogError as _, Refused};
+
+/// What the coordinator is to be told or asked next.
+#[derive(Default)]
+pub(super) struct Ask {
+    pub(super) heartbeat: bool,
+    /// With all that is owned.
+    pub(super) owned: bool,
+    pub(super) subscription: Option<Subscription>,
+    pub(super) refresh: bool,
+}
+
+impl Ask {
+    fn is_empty(&self) -> bool {
+        !(self.heartbeat || self.owned || self.refresh || self.subscription.is_some())
+    }
+
+    /// With what could not be asked before.
+    fn merge(&mut self, before: Self) {
+        self.heartbeat |= before.heartbeat;
+        self.owned |= before.owned;
+        self.refresh |= before.refresh;
+        self.subscription = self.subscription.take().or(before.subscription);
+    }
+}
+
+/// What the coordinator has answered.
+pub(super) enum Heard {
+    Membership(Ask, Result<Membership, GroupsError>),
+    /// What the group has committed for partitions that are to be started, with their tokens.
+    Offsets(Vec<(TopicPartition, u64)>, Result<Answered, GroupsError>),
+    Committed {
+        id: u64,
+        /// All partitions of the commit, for when it fails as a whole.
+        partitions: Vec<(String, i32)>,
+        /// Refused before the coordinator was asked.
+        errors: Vec<v1::OffsetCommitError>,
+        answered: Result<Answered, GroupsError>,
+    },
+}
+
+impl Consume<'_> {
+    /// Asks the coordinator what there is to ask, if nothing is under way.
+    pub(super) fn ask_coordinator(&mut self) {
+        if self.is_asking || self.ask_again.is_some() || self.ask.is_empty() {
+            return;
+        }
+        let ask = std::mem::take(&mut self.ask);
+        self.is_asking = true;
+        if ask.heartbeat || ask.owned || ask.subscription.is_some() {
+            let owned = ask.owned.then(|| self.partitions.owned());
+            let asked = self.member.heartbeat(owned, ask.subscription.clone());
+            self.asks.push(Box::pin(async move { Heard::Membership(ask, asked.await) }));
+        } else {
+            let asked = self.member.refresh();
+            self.asks.push(Box::pin(async move { Heard::Membership(ask, asked.await) }));
+        }
+    }
+
+    pub(super) fn hear(&mut self, heard: Heard) -> Result<(), Ended> {
+        match heard {
+            Heard::Membership(ask, answered) => {
+                self.is_asking = false;
+                match answered {
+                    Ok(membership) => {
+                        if self.member.note(&membership) {
+                            self.tell(response::Frame::Joined(self.member.joined(&membership)));
+                        }
+                        self.follow(&membership);
+                    }
+                    Err(error) if is_passing(&error) => {
+                        self.ask.merge(ask);
+                        self.ask_again = Some(Instant::now() + PAUSE);
+                    }
+                    Err(error) => {
+                        let lost = self.partitions.lose_all();
+                        self.tell_partitions(&lost, response::Frame::Lost);
+                        return Err(Refused::from(error).into());
+                    }
+                }
+                Ok(())
+            }
+            Heard::Offsets(starting, answered) => self.start(starting, answered),
+            Heard::Committed { id, partitions, errors, answered } => {
+                self.commits -= 1;
+                self.committed(id, partitions, errors, answered);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the answers to all commits: the client has said its last word, and wants to know what became of them.
+    pub(super) async fn answer_commits(&mut self) -> Result<(), Ended> {
+        while self.commits > 0
+            && let Some(heard) = self.asks.next().await
+        {
+            if matches!(heard, Heard::Committed { .. }) {
+                self.hear(heard)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in where the member stands.
+    pub(super) fn follow(&mut self, membership: &Membership) {
+        self.heartbeat_interval = membership.heartbeat_interval;
+        let Changes { start, revoke, lost, tell_owned } = self.partitions.follow(membership);
+        self.tell_partitions(&lost, response::Frame::Lost);
+        self.tell_partitions(&revoke, response::Frame::Revoke);
+        self.ask.owned |= tell_owned;
+        if !start.is_empty() {
+            self.ask_offsets(start);
+        }
+    }
+
+    fn ask_offsets(&mut self, starting: Vec<(TopicPartition, u64)>) {
+        let asked = self.member.offsets(starting.iter().map(|(id, _)| *id).collect());
+        self.asks.push(Box::pin(async move { Heard::Offsets(starting, asked.await) }));
+    }
+
+    fn tell_partitions(&mut self, partitions: &[TopicPartition], frame: fn(v1::ConsumePartitions) -> response::Frame) {
+        if !partitions.is_empty() {
+            let partitions = names::by_topic(&self.groups.directory(), partitions);
+            self.tell(frame(v1::ConsumePartitions { partitions }));
+        }
+    }
+
+    /// Begins to read partitions, now that it is known what is committed.
+    fn start(
+        &mut self,
+        starting: Vec<(TopicPartition, u64)>,
+        answered: Result<Answered, GroupsError>,
+    ) -> Result<(), Ended> {
+        let offsets = match answered {
+            Ok(Answered::Offsets(offsets)) => offsets,
+            Ok(_) => return Ok(()),
+            Err(error) if is_passing(&error) => {
+                let (asked, member) = (starting.iter().map(|(id, _)| *id).collect(), &self.member);
+                let again = member.offsets_after(PAUSE, asked);
+                self.asks.push(Box::pin(async move { Heard::Offsets(starting, again.await) }));
+                return Ok(());
+            }
+            Err(error) => return Err(Refused::from(error).into()),
+        };
+        let (directory, mut assigned) = (self.groups.directory(), Vec::new());
+        let Settings { reset, isolation } = self.settings;
+        for ((id, token), (_, committed)) in starting.into_iter().zip(offsets) {
+            let Some((reader, place)) = start::place(&directory, id, committed.as_ref(), (reset, isolation))? else {
+                continue;
+            };
+            self.call.authorize_topic(Verb::Consume, &reader.topic)?;
+            if self.partitions.begin(token, reader) {
+                assigned.push(place);
+            }
+        }
+        if !assigned.is_empty() {
+            self.tell(response::Frame::Assigned(v1::ConsumeAssigned { partitions: assigned }));
+        }
+        Ok(())
+    }
+
+    /// Tells the client what became of a commit.
+    fn committed(
+        &mut self,
+        id: u64,
+        partitions: Vec<(String, i32)>,
+        errors: Vec<v1::OffsetCommitError>,
+        answered: Result<Answered, GroupsError>,
+    ) {
+        let errors = match answered {
+            Ok(answered) => {
+                let before = errors.len();
+                let errors = offsets::refusals(&self.groups.directory(), answered, errors);
+                let kept = partitions.len().saturating_sub(errors.len() - before);
+                self.broker.metrics.groups.commits.inc_by(kept as u64);
+                errors
+            }
+            Err(error) => {
+                // Perhaps the member is not in the group any more.
+                self.ask.refresh = true;
+                let error = error.into_log_error();
+                count(&self.broker.metrics, &error);
+                let refused =
+                    |(topic, partition)| v1::OffsetCommitError { topic, partition, error: Some(error.clone()) };
+                errors.into_iter().chain(partitions.into_iter().map(refused)).collect()
+            }
+        };
+        self.tell(response::Frame::Committed(v1::ConsumeCommitted { id, errors }));
+    }
+}
