@@ -20,7 +20,8 @@ const RETENTION: Duration = Duration::from_hours(7 * 24);
 impl Simulation {
     /// An answer leaves the broker.
     pub(crate) fn check_answer(&mut self, reply: Reply, answer: &Result<Answer, Failure>) {
-        let group = &self.clients[reply.client].group;
+        let client = &self.clients[reply.client];
+        let (group, is_open) = (&client.group, client.session == reply.session);
         match (reply.what, answer) {
             (What::Commit(partition, offset), Ok(Ok(Answered::Committed(refused)))) => {
                 if let Some((_, error)) = refused.first() {
@@ -35,10 +36,10 @@ impl Simulation {
                 self.acknowledged.entry((group.clone(), partition)).or_insert(self.now);
             }
             (What::Commit(..), Ok(Err(GroupError::NotEmpty { .. }))) => self.counts.saw(Seen::OutsideRefused),
-            (What::Membership, Ok(Ok(Answered::Membership(membership)))) => {
+            (What::Membership, Ok(Ok(Answered::Membership(membership)))) if is_open => {
                 let group = self.broker.model.groups.get(group);
-                let member = group.and_then(|group| group.members.get(&self.clients[reply.client].member));
-                // Another process may have taken its place by now: what it was told was true then.
+                let member = group.and_then(|group| group.members.get(&client.member));
+                // With a higher epoch in the log, what it is told was true when it asked.
                 if let Some(member) = member.filter(|member| member.epoch == membership.epoch) {
                     assert!(member.assigned.keys().eq(&membership.assigned), "C4: told what is not in the log");
                 }
@@ -116,7 +117,8 @@ impl Simulation {
                 return Some(format!("{} is no member", client.member));
             };
             let settled = current.revoking.is_empty() && current.assigned.keys().eq(&client.owned);
-            if !settled || state.targets.get(&client.member) != Some(&client.owned) {
+            let target = state.targets.get(&client.member);
+            if !settled || !target.into_iter().flatten().eq(&client.owned) {
                 return Some(format!("{} owns {:?}, stands at {current:?}", client.member, client.owned));
             }
         }
@@ -130,7 +132,8 @@ impl Simulation {
     /// C10: when everybody has gone, offsets stay for seven days and then go with their groups.
     pub(crate) fn expire(&mut self) {
         self.change_topics();
-        self.run(self.now + Duration::from_secs(1));
+        // Commits that are late have arrived then.
+        self.run(self.now + Duration::from_secs(6));
         let kept: Vec<_> =
             self.broker.model.groups.iter().map(|(id, group)| (id.clone(), group.offsets.len())).collect();
         for client in &mut self.clients {

@@ -325,9 +325,12 @@ impl Simulation {
         }
     }
 
-    /// C6, by what members believe: whoever else believes to own it has been fenced.
+    /// C6, by what members believe: whoever else believes to own it has been fenced, unless this one has: its answer was late.
     pub(crate) fn take(&mut self, client: usize, partition: TopicPartition) {
-        let group = self.clients[client].group.clone();
+        let (group, taker) = (self.clients[client].group.clone(), &self.clients[client]);
+        if !self.broker.model.is_current(&group, &taker.member, taker.epoch) {
+            return;
+        }
         for (at, other) in self.clients.iter().enumerate() {
             if at != client && other.group == group && other.owned.contains(&partition) {
                 let current = self.broker.model.is_current(&group, &other.member, other.epoch);
