@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use taffrail_broker::coordinator::group::{Change, CommittedOffset, Current, Record, TopicPartition};
+use taffrail_broker::coordinator::group::{
+    Change, CommittedOffset, Current, Heartbeat, Record, Request, TopicPartition,
+};
 use uuid::Uuid;
 
 use super::counts::{Counts, Seen};
@@ -43,6 +45,18 @@ impl Model {
     pub(crate) fn is_current(&self, group: &str, member: &str, epoch: i32) -> bool {
         let current = self.groups.get(group).and_then(|group| group.members.get(member));
         current.is_some_and(|current| !current.away && current.joined <= epoch)
+    }
+
+    /// A heartbeat from before its member was asked to let go of something that it does not name.
+    pub(crate) fn is_late_release(&self, request: &Request) -> bool {
+        let Request::Heartbeat(Heartbeat { group, member, epoch, owned: Some(owned), .. }) = request else {
+            return false;
+        };
+        let current = self.groups.get(group).and_then(|group| group.members.get(member));
+        current.is_some_and(|current| {
+            (current.joined..current.epoch).contains(epoch)
+                && current.revoking.keys().any(|partition| !owned.contains(partition))
+        })
     }
 
     /// A record is in the log.
@@ -90,6 +104,9 @@ impl Model {
             Change::Offset { partition, offset } => {
                 let committer = &self.sent[&offset.offset];
                 group.may_commit(committer, partition);
+                if matches!(committer, Committer::Reset) {
+                    counts.saw(Seen::Reset);
+                }
                 group.offsets.insert(*partition, offset.clone());
                 self.kept.insert((id.to_owned(), *partition, offset.offset));
             }

@@ -121,6 +121,9 @@ impl Simulation {
         self.steps += 1;
         match happening {
             Happening::Request(request, reply) => {
+                if self.broker.model.is_late_release(&request) {
+                    self.counts.saw(Seen::LateLetGo);
+                }
                 let outputs = self.broker.ask(*request, reply, self.now);
                 self.carry_out(outputs);
             }
