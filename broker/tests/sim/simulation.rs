@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use taffrail_broker::coordinator::group::{Answer, Request, TopicPartition};
+use taffrail_broker::coordinator::group::{Answer, GroupShard, Request, TopicPartition};
 use taffrail_broker::coordinator::runtime::{Failure, Input, Output, Step};
 
-use super::broker::{Broker, Make, Out, told};
+use super::broker::{Broker, Core, Make, Out, told};
 use super::client::{Client, Reply, State, What};
 use super::counts::{Counts, Seen};
 use super::rng::Rng;
@@ -146,7 +146,7 @@ impl Simulation {
 
     fn timer(&mut self) {
         self.timer_due = None;
-        if self.broker.core.as_ref().and_then(|core| core.next_tick()).is_none_or(|due| due > self.now) {
+        if self.broker.core.as_ref().and_then(Core::next_tick).is_none_or(|due| due > self.now) {
             self.steps -= 1;
             return;
         }
@@ -154,7 +154,7 @@ impl Simulation {
     }
 
     fn set_timer(&mut self) {
-        let next = self.broker.core.as_ref().and_then(|core| core.next_tick());
+        let next = self.broker.core.as_ref().and_then(Core::next_tick);
         if let Some(due) = next
             && self.timer_due.is_none_or(|set| due < set || set < self.now)
         {
@@ -163,7 +163,7 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn apply(&mut self, input: Input<taffrail_broker::coordinator::group::GroupShard, Reply>) {
+    pub(crate) fn apply(&mut self, input: Input<GroupShard, Reply>) {
         let outputs = self.broker.apply(input, self.now);
         self.carry_out(outputs);
     }
