@@ -11,7 +11,10 @@ use super::counts::Seen;
 use super::members::{LONGEST_REBALANCE, SESSIONS};
 use super::simulation::Simulation;
 
-/// After faults end: requests that are late, a session, a rebalance, and a few turns.
+/// The latest request and its answer are there after so long.
+const LATEST: Duration = Duration::from_millis(5_100);
+
+/// After faults end and the last late request: a late answer, a session, a rebalance, and a few turns.
 const PATIENCE: Duration = Duration::from_millis(5_000 + 2 * SESSIONS[1] + LONGEST_REBALANCE + 4_000);
 
 /// How long offsets are kept of what is gone, and time for members to be missed.
@@ -74,6 +77,10 @@ impl Simulation {
         for client in &mut self.clients {
             client.holds_on = false;
             client.paused_until = client.paused_until.min(self.now);
+        }
+        // A late request may still bring an old subscription back: everybody says what they want once the last has arrived.
+        self.run(self.now + LATEST);
+        for client in &mut self.clients {
             client.reconnects = true;
         }
         let until = self.now + PATIENCE;

@@ -199,7 +199,8 @@ impl Simulation {
         match (reply.what, answer) {
             (What::Membership, Ok(Ok(Answered::Membership(membership)))) => {
                 let joins = client.state == State::Out;
-                let Some(gained) = client.adopt(&membership, reply.sent) else { return };
+                let same_life = self.broker.model.is_current(&client.group, &client.member, client.epoch);
+                let Some(gained) = client.adopt(&membership, reply.sent, same_life) else { return };
                 let (lets_go, session) = (client.releasing().next().is_some(), client.session);
                 if joins {
                     let returns = client.instance.is_some() && !gained.is_empty();
