@@ -13,7 +13,7 @@ CARGO := cargo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint unit e2e examples bench fmt crds env clean
+.PHONY: help setup build demo test lint unit sim e2e examples bench fmt crds env clean
 
 help: ## Lists what make can do
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ lint: setup ## Formatting, clippy with warnings denied, licences and sources of 
 
 unit: setup ## Tests of the crates
 	$(CARGO) test --release --locked --workspace --exclude taffrail-e2e
+
+sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes broker/tests/sim/RUNS.md
+	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim many_schedules
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e

@@ -1,3 +1,4 @@
+mod crowd;
 mod expiry;
 mod handover;
 mod harness;

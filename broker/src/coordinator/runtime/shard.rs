@@ -55,9 +55,16 @@ pub struct Shard<M: StateMachine, R> {
     checkpoints: Checkpoints<M>,
     /// Where the log is to begin, of a checkpoint that has just been finished.
     trim_to: Option<i64>,
+    trims_early: bool,
 }
 
 impl<M: StateMachine, R> Shard<M, R> {
+    /// Makes it trim the log before a checkpoint is finished. Only for tests that prove that the simulation sees it.
+    #[doc(hidden)]
+    pub fn plant_early_trim(&mut self) {
+        self.trims_early = true;
+    }
+
     /// Begins to serve what was loaded.
     pub fn new(loaded: Loaded<M>, limits: Limits, env: &Env<'_, M::World>) -> (Self, Vec<Output<M, R>>) {
         let mut shard = Self {
@@ -72,6 +79,7 @@ impl<M: StateMachine, R> Shard<M, R> {
             timers: Timers::default(),
             checkpoints: Checkpoints::new(limits, loaded.grown, loaded.checkpoint_bytes),
             trim_to: None,
+            trims_early: false,
         };
         let effects = shard.machine.on_loaded(env);
         shard.follow(effects, None, env.now);
@@ -210,6 +218,9 @@ impl<M: StateMachine, R> Shard<M, R> {
     fn appended(&mut self, offset: i64) {
         let Some((step, position)) = self.in_flight.pop_front() else { return };
         self.committed = position;
+        if self.trims_early && step == Step::CheckpointBegin {
+            self.trim_to = Some(offset);
+        }
         match step {
             Step::CheckpointBegin | Step::CheckpointParts => match self.checkpoints.committed(offset) {
                 Some(Next::Parts(parts)) => self.enqueue(Step::CheckpointParts, parts, 0),

@@ -6,11 +6,14 @@ use uuid::Uuid;
 
 use super::*;
 
+/// A member, what it subscribes to, what it had.
+type Subscriber = (Arc<str>, Arc<BTreeSet<Uuid>>, BTreeSet<TopicPartition>);
+
 /// Members' subscriptions as bits of topics, and what they had.
 #[derive(Clone, Debug)]
 struct Case {
     topics: BTreeMap<Uuid, i32>,
-    members: Vec<(Arc<str>, Arc<BTreeSet<Uuid>>, BTreeSet<TopicPartition>)>,
+    members: Vec<Subscriber>,
 }
 
 fn topic(number: usize) -> Uuid {

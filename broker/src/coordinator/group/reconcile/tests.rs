@@ -21,18 +21,19 @@ fn standing(assigned: &[(i32, i32)], revoking: &[(i32, i32)]) -> Current {
     Current { epoch: 5, joined: 1, assigned: since(assigned), revoking: since(revoking), away: false }
 }
 
-#[test]
-fn steps() {
-    struct Row {
-        what: &'static str,
-        before: Current,
-        target: &'static [i32],
-        owned: Option<&'static [i32]>,
-        free: &'static [i32],
-        after: Option<(i32, Current)>,
-    }
+struct Row {
+    what: &'static str,
+    before: Current,
+    target: &'static [i32],
+    owned: Option<&'static [i32]>,
+    free: &'static [i32],
+    /// Epoch and standing.
+    after: Option<(i32, Current)>,
+}
+
+fn rows() -> Vec<Row> {
     let settled = || standing(&[(0, 2)], &[]);
-    let rows = [
+    vec![
         Row { what: "nothing to do", before: settled(), target: &[0], owned: None, free: &[], after: None },
         Row {
             what: "what it says is known",
@@ -98,8 +99,12 @@ fn steps() {
             free: &[1],
             after: Some((6, standing(&[(1, 6)], &[(0, 2)]))),
         },
-    ];
-    for Row { what, before, target, owned, free, after } in rows {
+    ]
+}
+
+#[test]
+fn steps() {
+    for Row { what, before, target, owned, free, after } in rows() {
         let (target, owned, free) = (set(target), owned.map(set), set(free));
         let step = Step { current: &before, target: &target, group_epoch: 3, owned: owned.as_ref() };
         let after = after.map(|(epoch, after)| Current { epoch, ..after });

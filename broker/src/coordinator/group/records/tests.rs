@@ -37,7 +37,7 @@ fn all() -> Vec<Record> {
         rack: None,
         subscription: Arc::default(),
         assignor: None,
-        ..full.clone()
+        ..full
     };
     let partitions: BTreeSet<_> = (0..7).map(partition).collect();
     let current = Current {
