@@ -25,7 +25,7 @@ build: setup ## Builds the broker and the command line
 	$(CARGO) build --release --locked -p taffrail-broker -p taffrail-client -p taffrail-e2e --bins
 	@echo "built: $(BIN)/taffrail-broker $(BIN)/taffrail"
 
-demo: build ## Streams 20,000 real flights through a broker that is killed on the way, and proves that none was lost
+demo: build ## Streams 20,000 real flights through a broker and a group that are killed on the way, and proves that none was lost
 	@$(BIN)/taffrail-demo
 
 test: lint unit e2e ## Runs all tests

@@ -20,9 +20,9 @@ pub use taffrail_proto::v1::{
     TopicDescription,
 };
 
-/// Calls to look at topics and brokers and to change them; from [`Client::admin`](crate::Client::admin).
+/// Calls to look at topics, groups and brokers and to change them; from [`Client::admin`](crate::Client::admin).
 #[derive(Clone)]
-pub struct Admin(Arc<Shared>);
+pub struct Admin(pub(crate) Arc<Shared>);
 
 /// A topic to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

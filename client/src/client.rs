@@ -13,13 +13,14 @@ use crate::config::ClientConfig;
 use crate::connection::{Connection, Connections, MAX_MESSAGE, Purpose};
 use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, ErrorKind, RequestOutcome, Result};
+use crate::group::GroupConsumerBuilder;
 use crate::metadata::MetadataCache;
 use crate::producer::ProducerBuilder;
 use crate::retry::Backoff;
 
 /// Access to a cluster. Cheap to clone; all clones share connections and metadata.
 #[derive(Clone)]
-pub struct Client(Arc<Shared>);
+pub struct Client(pub(crate) Arc<Shared>);
 
 /// What producers, consumers and administration share.
 pub(crate) struct Shared {
@@ -63,7 +64,12 @@ impl Client {
         ConsumerBuilder::new(self.0.clone())
     }
 
-    /// Topics, offsets and brokers.
+    /// Settings of a member of a consumer group, to be started.
+    pub fn group_consumer(&self, group: &str) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.0.clone(), group)
+    }
+
+    /// Topics, offsets, groups and brokers.
     pub fn admin(&self) -> Admin {
         Admin::new(self.0.clone())
     }
@@ -83,6 +89,11 @@ impl Shared {
     /// A control connection to the broker whose turn it is.
     pub(crate) fn control(&self) -> Result<Connection> {
         self.connections.get(Purpose::Control, &self.control_endpoint())
+    }
+
+    /// The next control call goes to another broker: this one does not answer.
+    pub(crate) fn next_endpoint(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
     fn control_endpoint(&self) -> String {
@@ -119,7 +130,7 @@ impl Shared {
                 Err(error) => error,
             };
             if error.kind() == ErrorKind::Unavailable {
-                self.turn.fetch_add(1, Ordering::Relaxed);
+                self.next_endpoint();
             }
             attempts.after(error).await?;
         }

@@ -20,7 +20,8 @@
 //!
 //! - [`Producer`]: batches records, keeps many in flight, and stores each once and in order ([`Delivery`]);
 //! - [`Consumer`]: reads partitions in order, through restarts and changes of leaders;
-//! - [`Admin`]: topics, offsets, brokers;
+//! - [`GroupConsumer`]: shares topics with the other members of its group, and commits how far it came ([`CommitMode`]);
+//! - [`Admin`]: topics, offsets, groups, brokers;
 //! - [`Error`]: what went wrong, whether a retry helps, whether it took effect.
 //!
 //! All of it is asynchronous and needs a tokio runtime.
@@ -33,6 +34,7 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod group;
 mod metadata;
 mod metrics;
 mod producer;
@@ -46,7 +48,12 @@ pub use client::Client;
 pub use config::{ClientConfig, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerRecord, Header, Position, RecordBatch, ResetPolicy};
 pub use error::{Error, ErrorKind, RequestOutcome, Result};
+pub use group::{
+    Assignor, CommitMode, CommittedOffset, GroupConsumer, GroupConsumerBuilder, GroupDescription, GroupMember,
+    GroupOffset, GroupPartition, GroupState, GroupSummary, OffsetChange, OffsetReset, RebalanceListener, Records,
+    ResetTo, RevokeCommit, TopicPartition,
+};
 pub use metrics::{ConsumerMetrics, ProducerMetrics};
 pub use producer::{Acks, Compression, Delivery, Producer, ProducerBuilder, Receipt, Record, RecordMetadata};
 pub use taffrail_proto::record::{RecordView, TimestampType};
-pub use taffrail_proto::v1::{Durability, GetMetadataResponse, Reason};
+pub use taffrail_proto::v1::{Durability, GetMetadataResponse, Reason, TopicPartitions};

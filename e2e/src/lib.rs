@@ -6,12 +6,14 @@
 //! - [`stubs`]: single calls, the broker's own answers.
 //! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
 //! - [`http2`]: connections that break the rules.
+//! - [`group`]: members of consumer groups, and the judge of what they did.
 //! - [`flights`]: the real input.
 
 pub mod bench;
 pub mod cli;
 pub mod damage;
 pub mod flights;
+pub mod group;
 pub mod history;
 pub mod http2;
 pub mod loop_volume;

@@ -195,10 +195,13 @@ fn produce_stops_at_a_bad_line_and_names_it() -> Result<()> {
 fn help_and_completions_are_there_for_every_command() -> Result<()> {
     let endpoint = "http://127.0.0.1:1";
     let help = cli::cli(endpoint, "--help", "")?.ok()?;
-    for part in ["Examples:", "Exit codes:", "produce", "consume", "topic", "offsets", "bench", "completions"] {
+    for part in ["Examples:", "Exit codes:", "produce", "consume", "group", "topic", "offsets", "bench", "completions"]
+    {
         assert!(help.contains(part), "{part} in {help}");
     }
-    for command in ["topic", "topic create", "topic apply", "produce", "consume", "offsets", "bench", "bench latency"] {
+    let groups = ["group", "group list", "group describe", "group reset", "group delete"];
+    let others = ["topic", "topic create", "topic apply", "produce", "consume", "offsets", "bench", "bench latency"];
+    for command in others.iter().chain(&groups) {
         assert!(cli::cli(endpoint, &format!("{command} --help"), "")?.ok()?.contains("Usage:"), "{command}");
     }
     for shell in ["bash", "zsh", "fish"] {

@@ -101,6 +101,32 @@ fn an_unknown_topic_is_an_error_that_names_it() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn members_of_a_group_go_on_where_others_stopped_whatever_their_language() -> Result<()> {
+    set_up(&["python", "go"])?;
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "shared")?;
+    let keyed: String = (0..300).map(|n| format!("k{n}:v{n}\n")).collect();
+    cli(&broker.endpoint(), "produce shared --key-separator :", &keyed)?.ok()?;
+    let mut seen = BTreeSet::new();
+    let place = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let script = project().join("client/examples/python/group.py");
+    let mut python = Command::new(cache()?.join("venv/bin/python"));
+    let printed = cli::run(python.arg(script).args([&address(&broker), "shared", "g", "120"]), "")?.ok()?;
+    seen.extend(printed.lines().map(place));
+    assert_eq!(seen.len(), 120, "{printed}");
+    let mut go = Command::new("go");
+    go.current_dir(project().join("client/examples/go"));
+    let printed = cli::run(go.args(["run", "./group", &address(&broker), "shared", "g", "80"]), "")?.ok()?;
+    seen.extend(printed.lines().map(place));
+    assert_eq!(seen.len(), 200, "{printed}");
+    let printed = cli(&broker.endpoint(), "consume shared --group g -o json", "")?.ok()?;
+    let rest = printed.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    seen.extend(rest.iter().map(|r| format!("{} {}", r["partition"], r["offset"])));
+    assert_eq!((rest.len(), seen.len()), (100, 300), "{printed}");
+    Ok(())
+}
+
 fn grpcurl(arguments: &[&str]) -> Result<cli::Ended> {
     cli::run(Command::new(cache()?.join("tools/bin/grpcurl")).arg("-plaintext").args(arguments), "")
 }
@@ -112,7 +138,7 @@ fn grpcurl_finds_its_way_by_reflection_alone() -> Result<()> {
     let broker = start(dir.path(), "things")?;
     let address = address(&broker);
     let services = grpcurl(&[&address, "list"])?.ok()?;
-    for service in ["Admin", "Consumer", "Metadata", "Producer"] {
+    for service in ["Admin", "Consumer", "Groups", "Metadata", "Producer"] {
         assert!(services.contains(&format!("taffrail.v1.{service}\n")), "{services}");
     }
     assert!(services.contains("grpc.health.v1.Health"), "{services}");

@@ -43,10 +43,13 @@ fn blocks_are_found_with_their_languages() {
 
 #[test]
 fn the_code_in_the_readme_is_the_code_of_the_examples() -> Result<()> {
-    for (language, file) in [("rust", "client/examples/hello.rs"), ("python", "client/examples/python/consume.py")] {
-        let code = std::fs::read_to_string(project().join(file))?;
-        let shown: Vec<_> = blocks(README).into_iter().filter(|(l, _)| *l == language).map(|(_, code)| code).collect();
-        assert_eq!(shown, [code], "{file}");
+    let rust = ["client/examples/hello.rs", "client/examples/group.rs"];
+    let python = ["client/examples/python/consume.py", "client/examples/python/group.py"];
+    for (language, files) in [("rust", rust), ("python", python)] {
+        let shown = blocks(README).into_iter().filter(|(l, _)| *l == language).map(|(_, code)| code);
+        let code: Vec<_> =
+            files.iter().map(|file| std::fs::read_to_string(project().join(file))).collect::<Result<_, _>>()?;
+        assert_eq!(shown.collect::<Vec<_>>(), code, "{files:?}");
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 //!
 //! - [`builder`], [`record`]: what the application sees;
 //! - [`state`]: the partitions, as a state machine;
+//! - [`assign`]: reading for a group, whose partitions come and go;
 //! - [`link`]: one broker's fetch stream;
 //! - this file: the shell, which runs in the application's own calls. Only the links have tasks.
 
+mod assign;
 mod builder;
 mod link;
 mod record;
@@ -32,6 +34,8 @@ use crate::metadata::Snapshot;
 use crate::metrics::ConsumerMetrics;
 
 pub use self::builder::{ConsumerBuilder, Position, ResetPolicy};
+pub(crate) use self::state::ended;
+
 pub use self::record::{ConsumerRecord, Header, RecordBatch};
 
 /// When a partition without a leader is looked at again.
@@ -68,17 +72,22 @@ pub struct Consumer {
 
 impl Consumer {
     fn start(builder: &ConsumerBuilder, state: State, topics: Vec<String>) -> Self {
+        let reader = Self::with_state(builder.shared.clone(), state, builder.prefetch);
+        Self { topics, follow: builder.follow, ..reader }
+    }
+
+    fn with_state(shared: Arc<Shared>, state: State, prefetch: u64) -> Self {
         Self {
-            shared: builder.shared.clone(),
             state,
             links: HashMap::new(),
             link_events: mpsc::unbounded_channel(),
             events: mpsc::unbounded_channel(),
-            metadata: builder.shared.metadata.subscribe(),
+            metadata: shared.metadata.subscribe(),
+            shared,
             metadata_asked: false,
-            topics,
-            follow: builder.follow,
-            prefetch: builder.prefetch,
+            topics: Vec::new(),
+            follow: true,
+            prefetch,
             scratch: Scratch::new(),
             current: None,
             metrics: ConsumerMetrics::default(),

@@ -58,9 +58,19 @@ impl RecordBatch {
         &self.topic
     }
 
+    /// Name of the topic, shared.
+    pub(crate) fn topic_name(&self) -> &Arc<str> {
+        &self.topic
+    }
+
     /// Number of the partition.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// Offset of the first record that is wanted, if it is there.
+    pub(crate) fn first_wanted(&self) -> i64 {
+        self.from.max(self.header().base_offset)
     }
 
     /// The header of the batch; it may begin before the first record that is wanted.
@@ -79,7 +89,7 @@ impl RecordBatch {
     }
 
     /// The next record with everything that is known of it.
-    pub(super) fn next_record(&mut self) -> Option<Result<ConsumerRecord>> {
+    pub(crate) fn next_record(&mut self) -> Option<Result<ConsumerRecord>> {
         let view = match self.next()? {
             Ok(view) => view,
             Err(error) => return Some(Err(error)),

@@ -67,6 +67,8 @@ enum Phase {
     Done,
     /// Failed; goes on after a seek.
     Failed,
+    /// Not read any more, until it is assigned again.
+    Unassigned,
 }
 
 /// An offset and the leader epoch of the record before it, where known.
@@ -187,7 +189,7 @@ impl State {
 
     /// Nothing more will come.
     pub(super) fn is_over(&self) -> bool {
-        let over = |p: &PartitionState| matches!(p.phase, Phase::Done | Phase::Failed);
+        let over = |p: &PartitionState| matches!(p.phase, Phase::Done | Phase::Failed | Phase::Unassigned);
         self.buffer.is_empty() && self.partitions.iter().all(over)
     }
 
@@ -437,9 +439,10 @@ pub(super) fn not_assigned(topic: &str, partition: i32) -> Error {
 }
 
 /// A stream that ended without a fault of its own.
-pub(super) fn ended(message: &str) -> Error {
+pub(crate) fn ended(message: &str) -> Error {
     Error::transient(ErrorKind::Unavailable, RequestOutcome::NotApplied, message)
 }
 
+mod assign;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
-use taffrail_client::{Client, Position, Producer, Record};
+use taffrail_client::{Client, Position, Producer, Record, RecordBatch};
 
 use crate::output::{self, Format};
 use crate::produce::{AcksMode, CompressionMode, DeliveryMode};
@@ -58,6 +58,9 @@ pub(crate) struct ProduceBench {
 pub(crate) struct ConsumeBench {
     /// Name of the topic.
     topic: String,
+    /// Read as the only member of this group, from where it stopped, and commit all that is read.
+    #[arg(short, long)]
+    group: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -192,18 +195,44 @@ async fn send_all(
 
 impl ConsumeBench {
     async fn run(self, client: &Client) -> Result<()> {
-        let builder = client.consumer().topic(&self.topic).from(Position::Earliest).follow(false);
-        let mut consumer = builder.build().await?;
-        let (mut records, mut bytes, begin) = (0, 0, Instant::now());
-        while let Some(batch) = consumer.next_batch().await {
-            let batch = batch?;
-            bytes += batch.raw().len() as u64;
-            for record in batch {
-                record?;
-                records += 1;
+        let mut read = Read::default();
+        let begin = if let Some(group) = &self.group {
+            let mut consumer = client.group_consumer(group).topics([&self.topic]).follow(false).start().await?;
+            let begin = Instant::now();
+            while let Some(records) = consumer.next().await? {
+                records.batches().try_for_each(|batch| read.all_of(batch))?;
+                consumer.commit().await?;
             }
+            begin
+        } else {
+            let builder = client.consumer().topic(&self.topic).from(Position::Earliest).follow(false);
+            let mut consumer = builder.build().await?;
+            let begin = Instant::now();
+            while let Some(batch) = consumer.next_batch().await {
+                read.all_of(batch?)?;
+            }
+            begin
+        };
+        Report::new(read.records, read.bytes, begin.elapsed(), None).print(self.output)
+    }
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+struct Read {
+    records: u64,
+    bytes: u64,
+}
+
+impl Read {
+    /// Goes through the records of a batch.
+    fn all_of(&mut self, batch: RecordBatch) -> taffrail_client::Result<()> {
+        self.bytes += batch.raw().len() as u64;
+        for record in batch {
+            record?;
+            self.records += 1;
         }
-        Report::new(records, bytes, begin.elapsed(), None).print(self.output)
+        Ok(())
     }
 }
 

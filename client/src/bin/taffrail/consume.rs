@@ -1,6 +1,9 @@
 //! `taffrail consume`: records out.
 
+mod member;
 mod print;
+
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -13,9 +16,15 @@ use self::print::Printer;
 #[command(after_help = "\
 Without --follow it ends at the end that the partitions had when it began. Order holds within each partition.
 
+With --group it shares the topics with all that run with the same group: each partition is read by one of them, from \
+where the group stopped. What was printed is committed, so that a group sees each record at least once; a process that \
+is killed between the two leaves the records to another, which prints them again.
+
 Examples:
   taffrail consume orders
   taffrail consume orders --from 1h --follow
+  taffrail consume orders --group billing --follow --verbose
+  taffrail consume orders --group billing --commit at-most-once --follow
   taffrail consume orders --partition 3 --from 1500 --limit 10 -o json
   taffrail consume orders --template '{partition}/{offset} {timestamp} {key} {header:trace} {value}\\n'")]
 pub(crate) struct Consume {
@@ -40,9 +49,42 @@ pub(crate) struct Consume {
     /// How to print a record as text: {topic} {partition} {offset} {timestamp} {key} {value} {headers} {header:NAME}, \t, \n.
     #[arg(long, value_name = "TEXT", conflicts_with = "output", default_value = "{value}\\n")]
     template: String,
-    /// What to do where records that come next are gone: fail, or go on at the earliest or latest there is.
-    #[arg(long, value_enum, default_value_t)]
-    reset: Reset,
+    /// What to do where records that come next are gone: fail, or go on at the earliest or latest there is. In a group also
+    /// where to begin in a partition for which nothing is committed; default there: earliest.
+    #[arg(long, value_enum)]
+    reset: Option<Reset>,
+    /// Read as a member of this group, from where it stopped.
+    #[arg(short, long, value_name = "GROUP", conflicts_with_all = ["from", "partitions"])]
+    group: Option<String>,
+    #[command(flatten)]
+    member: Member,
+}
+
+/// How to be a member of a group.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --group")]
+struct Member {
+    /// When to commit: after records are printed, or before.
+    #[arg(long, value_enum, default_value_t, requires = "group")]
+    commit: Commit,
+    /// Be a static member: come back under this name within the session timeout, and no partition moves.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    instance_id: Option<String>,
+    /// How long the group waits for a member that is not heard of before it gives its partitions to others.
+    #[arg(long, value_name = "TIME", default_value = "45s", value_parser = humantime::parse_duration, requires = "group")]
+    session_timeout: Duration,
+    /// Tell on standard error which partitions come and go.
+    #[arg(short, long, requires = "group")]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Commit {
+    /// After: what a process that dies had printed last may be printed again.
+    #[default]
+    AtLeastOnce,
+    /// Before: what a process that dies had not printed yet is lost.
+    AtMostOnce,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -56,9 +98,8 @@ pub(crate) enum RecordFormat {
     Raw,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Reset {
-    #[default]
     Fail,
     Earliest,
     Latest,
@@ -75,7 +116,7 @@ impl From<Reset> for ResetPolicy {
 }
 
 /// A position as people write it.
-fn position(text: &str) -> Result<Position, String> {
+pub(crate) fn position(text: &str) -> Result<Position, String> {
     match text {
         "earliest" => return Ok(Position::Earliest),
         "latest" => return Ok(Position::Latest),
@@ -96,13 +137,17 @@ impl Consume {
         if !self.partitions.is_empty() && self.topics.len() > 1 {
             bail!("--partition needs a single topic");
         }
-        let builder = client.consumer().from(self.from).follow(self.follow).reset(self.reset.into());
+        let mut printer = Printer::new(self.output, &self.template)?;
+        if let Some(group) = &self.group {
+            return self.run_member(client, group, &mut printer).await;
+        }
+        let reset = self.reset.map_or(ResetPolicy::Fail, Into::into);
+        let builder = client.consumer().from(self.from).follow(self.follow).reset(reset);
         let builder = match self.partitions.as_slice() {
             [] => builder.topics(self.topics.clone()),
             partitions => builder.partitions(&self.topics[0], partitions.iter().copied()),
         };
         let consumer = builder.build().await?;
-        let mut printer = Printer::new(self.output, &self.template)?;
         let result = tokio::select! {
             result = self.print_all(consumer, &mut printer) => result,
             () = interrupted() => Ok(()),
@@ -130,7 +175,7 @@ impl Consume {
 }
 
 /// Until Ctrl-C or SIGTERM.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminate = async {
         match signal(SignalKind::terminate()) {

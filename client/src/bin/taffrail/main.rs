@@ -1,10 +1,11 @@
-//! `taffrail`, the command line: topics, records and offsets, for people and for programs.
+//! `taffrail`, the command line: topics, records, groups and offsets, for people and for programs.
 //!
 //! Tables for people, `-o json` for programs; records go to standard output and everything else to standard error.
 
 mod bench;
 mod consume;
 mod exit;
+mod group;
 mod offsets;
 mod output;
 mod produce;
@@ -29,12 +30,14 @@ Examples:
   taffrail produce orders --json --key-field customer --file orders.jsonl
   taffrail consume orders --from earliest
   taffrail consume orders --follow -o json | jq .value
+  taffrail consume orders --group billing --follow
+  taffrail group describe billing --watch
 
 Exit codes:
   0  done
   1  failed; standard error says why and what to do
   2  the command line is wrong
-  3  no such topic, partition or offset
+  3  no such topic, partition, offset or group
   4  no broker answered in time; the same command may succeed later
   5  the broker does not know you, or you may not do this";
 
@@ -70,6 +73,9 @@ enum Command {
     Produce(produce::Produce),
     /// Reads records.
     Consume(consume::Consume),
+    /// Shows, resets and removes consumer groups.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Shows where partitions begin and end, or which offset a moment has.
     Offsets(offsets::Offsets),
     /// Measures throughput and latency against a broker.
@@ -114,6 +120,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topic(command) => command.run(&client).await,
         Command::Produce(command) => command.run(&client).await,
         Command::Consume(command) => command.run(&client).await,
+        Command::Group(command) => command.run(&client).await,
         Command::Offsets(command) => command.run(&client).await,
         Command::Bench(command) => command.run(&client).await,
         Command::Completions { .. } => Ok(()),

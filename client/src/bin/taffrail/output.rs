@@ -24,15 +24,20 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     Ok(writeln!(out)?)
 }
 
-/// Prints rows under column names, without lines, as kubectl does.
+/// Prints rows under column names.
 pub(crate) fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{}", self::rows(columns, rows))?)
+}
+
+/// Rows under column names, without lines, as kubectl shows them.
+pub(crate) fn rows<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(columns);
     for row in rows {
         table.add_row(row);
     }
     table.column_iter_mut().for_each(|column| _ = column.set_padding((0, 2)));
-    Ok(writeln!(std::io::stdout().lock(), "{}", table.trim_fmt())?)
+    table.trim_fmt()
 }
 
 /// Bytes as people read them.

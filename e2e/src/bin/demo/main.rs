@@ -1,6 +1,9 @@
 //! `make demo`: the main job on real input. 20,000 flights go through a standalone broker by way of the command line, keyed by
 //! their origin airport, while a second process follows them; half way the broker is killed with SIGKILL and started again.
-//! Then a fresh reader proves that nothing is missing, doubled or out of order.
+//! Then a fresh reader proves that nothing is missing, doubled or out of order; and groups of three processes share the
+//! flights while one of them is killed, at least once and at most once.
+
+mod group;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +20,7 @@ use taffrail_e2e::flights;
 use taffrail_e2e::process::{BrokerOptions, Process, taffrail};
 
 const TOPIC: &str = "flights";
-const MANIFEST: &str = include_str!("../../demo/topics.yaml");
+const MANIFEST: &str = include_str!("../../../demo/topics.yaml");
 /// The whole stream takes at least this long, so that the kill falls into its middle.
 const STREAM_TIME: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -75,6 +78,10 @@ fn main() -> Result<()> {
     prove(&lines, &records)?;
     let bytes: usize = lines.iter().map(String::len).sum();
     step(&format!("{bytes} bytes of flights, {rate:.0} records/s with the kill and the restart in between"));
+    let ends = ends(&records);
+    for at_most_once in [false, true] {
+        group::share(&endpoint, &dir, at_most_once, &ends)?;
+    }
     let (status, options) = broker.stop()?;
     ensure!(status.success(), "the broker ended with {status}; its log is {}", options.log.display());
     step("stopped everything");
@@ -154,6 +161,15 @@ fn read_all(endpoint: &str) -> Result<Vec<Record>> {
     ensure!(out.status.success(), "taffrail consume: {}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout)?;
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
+}
+
+/// The end of each partition.
+fn ends(records: &[Record]) -> BTreeMap<i32, i64> {
+    let mut ends = BTreeMap::new();
+    for record in records {
+        ends.insert(record.partition, record.offset + 1);
+    }
+    ends
 }
 
 fn prove(sent: &[String], stored: &[Record]) -> Result<()> {
