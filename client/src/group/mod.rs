@@ -324,3 +324,24 @@ fn not_taken_in(group: &str, patience: Duration) -> Error {
     let message = format!("group {group:?} did not take the member in within {patience:?}: check the broker");
     Error::transient(ErrorKind::Timeout, RequestOutcome::Unknown, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Client;
+
+    /// Compiles only while a member can be moved to a task of its own.
+    #[tokio::test]
+    async fn a_member_can_run_in_a_task_of_its_own() {
+        async fn member(client: Client) -> Result<()> {
+            let mut consumer = client.group_consumer("").topics(["t"]).start().await?;
+            while consumer.next().await?.is_some() {
+                consumer.commit().await?;
+            }
+            consumer.close().await
+        }
+        let client = Client::connect("localhost:1").unwrap();
+        let error = tokio::spawn(member(client)).await.unwrap().expect_err("a group has a name");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}

@@ -8,8 +8,9 @@ use taffrail_proto::v1::Reason;
 use super::offsets::committed;
 use super::session::Command;
 use super::state::Changes;
-use super::{CommitMode, GroupConsumer, RevokeCommit, TopicPartition, is_gone};
+use super::{CommitMode, GroupConsumer, RevokeCommit, Settings, TopicPartition, is_gone};
 use crate::admin::OffsetSpec;
+use crate::client::Shared;
 use crate::consumer::{Position, ResetPolicy};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,7 +102,9 @@ impl GroupConsumer {
         for offset in self.shared.fetch_offsets(&self.group, &names).await? {
             let topic: Arc<str> = offset.topic.as_str().into();
             match committed(&offset) {
-                Ok(committed) => starts.push(self.start(topic, offset.partition, committed).await?),
+                Ok(committed) => {
+                    starts.push(start(&self.shared, self.settings, (topic, offset.partition), committed).await?);
+                }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -124,33 +127,6 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// Where to begin; `None`: the topic is gone.
-    async fn start(&self, topic: Arc<str>, partition: i32, committed: Option<i64>) -> Result<Option<Start>> {
-        match self.shared.topic(&topic).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let at = match (committed, self.settings.reset) {
-            (Some(offset), _) => Position::Offset(offset),
-            (None, ResetPolicy::Earliest) => Position::Earliest,
-            (None, ResetPolicy::Latest) => Position::Latest,
-            (None, ResetPolicy::Fail) => return Err(nothing_committed(&self.group, &topic, partition)),
-        };
-        let end = if self.settings.follow {
-            None
-        } else {
-            match self.shared.list_offset(&topic, partition, OffsetSpec::Latest).await {
-                Ok(listed) => listed.offset,
-                Err(error) if matches!(error.reason(), Reason::UnknownTopic | Reason::UnknownPartition) => {
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        Ok(Some(Start { topic, partition, at, end }))
-    }
-
     /// The group may give to others what is not owned any more.
     fn tell_owned(&self) {
         self.tell(Command::Owned(self.state.owned(), self.view.epoch));
@@ -162,6 +138,38 @@ impl GroupConsumer {
     }
 }
 
+/// Where to begin; `None`: the topic is gone.
+async fn start(
+    shared: &Arc<Shared>,
+    settings: Settings,
+    (topic, partition): (Arc<str>, i32),
+    committed: Option<i64>,
+) -> Result<Option<Start>> {
+    match shared.topic(&topic).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let at = match (committed, settings.reset) {
+        (Some(offset), _) => Position::Offset(offset),
+        (None, ResetPolicy::Earliest) => Position::Earliest,
+        (None, ResetPolicy::Latest) => Position::Latest,
+        (None, ResetPolicy::Fail) => return Err(nothing_committed(&topic, partition)),
+    };
+    let end = if settings.follow {
+        None
+    } else {
+        match shared.list_offset(&topic, partition, OffsetSpec::Latest).await {
+            Ok(listed) => listed.offset,
+            Err(error) if matches!(error.reason(), Reason::UnknownTopic | Reason::UnknownPartition) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    Ok(Some(Start { topic, partition, at, end }))
+}
+
 struct Start {
     topic: Arc<str>,
     partition: i32,
@@ -169,9 +177,9 @@ struct Start {
     end: Option<i64>,
 }
 
-fn nothing_committed(group: &str, topic: &str, partition: i32) -> Error {
+fn nothing_committed(topic: &str, partition: i32) -> Error {
     let message = format!(
-        "group {group:?} has committed nothing for partition {partition} of topic {topic:?}: reset its offsets, or let the \
+        "the group has committed nothing for partition {partition} of topic {topic:?}: reset its offsets, or let the \
          consumer begin at the earliest or latest record"
     );
     Error::local(ErrorKind::NotFound, message)
