@@ -3,9 +3,10 @@
 //! [`Shares`] is the one place where `--memory-limit` is split. A [`Budget`] is one share; each connection has an
 //! [`Account`] at it, and holds a [`Charge`] for each piece of memory it occupies.
 //!
-//! A connection is admitted while it holds less than what is free ("dynamic thresholds", Choudhury and Hahne, 1998): of `n`
-//! connections that take all they get, each ends with about `1/(n+1)` of the budget and as much stays free for
-//! newcomers. So hostile connections cannot starve an honest one, however many they are, and one alone may use half.
+//! A connection gets a piece if it then holds no more than what was free ("dynamic thresholds", Choudhury and Hahne, 1998):
+//! of `n` connections that take all they get, each ends with about `1/(n+1)` of the budget and as much stays free for
+//! newcomers. So hostile connections cannot starve an honest one, however many they are, and one alone may use half. Nor can
+//! large pieces take what small ones need: each leaves an eighth of what is free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -106,6 +107,9 @@ impl Account {
     /// The shortest and longest time between two tries of someone who is not admitted.
     const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(256));
 
+    /// What part of the free bytes a piece leaves to others.
+    const KEPT_FREE: usize = 8;
+
     /// Holds nothing yet.
     pub fn new(budget: &Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
@@ -142,7 +146,10 @@ impl Account {
 
     /// Takes `bytes` if this account is admitted now.
     pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        if !self.is_admitted() {
+        let free = self.budget.free();
+        let is_all_free = free == self.budget.total;
+        let has_room = self.used().saturating_add(bytes) <= free && bytes <= free - free / Self::KEPT_FREE;
+        if !is_all_free && !has_room {
             return None;
         }
         let permit = self.budget.take(bytes)?;
@@ -274,6 +281,14 @@ mod tests {
         }
         assert!(budget.free() >= 1_000_000 / 201 - 100, "{} bytes are free", budget.free());
         assert!(Account::new(&budget).try_charge(4_000).is_some());
+    }
+
+    #[test]
+    fn large_pieces_leave_room_for_small_ones() {
+        let budget = Budget::new(1_000);
+        let held: Vec<_> = (0..20).filter_map(|_| Account::new(&budget).try_charge(100)).collect();
+        assert_eq!((held.len(), budget.free()), (9, 100));
+        assert!(Account::new(&budget).try_charge(10).is_some());
     }
 
     #[test]

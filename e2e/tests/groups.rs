@@ -223,7 +223,8 @@ fn c5_a_member_that_slept_beyond_its_session_is_fenced_commits_nothing_and_comes
     let taken = members[1].wait(PATIENCE, |diary| diary.owned().len() == 4);
     let committed = world.json("group describe g -o json");
     members[0].signal(Signal::CONT)?;
-    (taken?, committed?);
+    taken?;
+    committed?;
     let woken = members[0].wait(PATIENCE, |diary| diary.entries.iter().any(|e| matches!(e, Entry::Lost(..))))?;
     assert!(woken.entries.iter().any(|e| matches!(e, Entry::Fenced(_))), "its commit was refused");
     members[0].wait(PATIENCE, |diary| !diary.owned().is_empty()).context("it joins again")?;
@@ -330,7 +331,7 @@ fn describe_watch_writes_a_line_each_time_with_the_lag() -> Result<()> {
     command.args(["group", "describe", "g", "--watch", "--every", "100ms"]);
     let out = world.dir.path().join("watch.txt");
     let mut watch = Process(command.stdout(std::fs::File::create(&out)?).spawn()?);
-    let lines = || Ok::<_, std::io::Error>(std::fs::read_to_string(&out)?);
+    let lines = || std::fs::read_to_string(&out);
     world.wait_for("two lines", || Ok(lines()?.lines().count() >= 2))?;
     world.ok("consume t --group g")?;
     world.wait_for("the lag is gone", || Ok(lines()?.contains("lag 0")))?;

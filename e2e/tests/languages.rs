@@ -106,7 +106,7 @@ fn members_of_a_group_go_on_where_others_stopped_whatever_their_language() -> Re
     set_up(&["python", "go"])?;
     let dir = tempfile::tempdir()?;
     let broker = start(dir.path(), "shared")?;
-    let keyed: String = (0..300).map(|n| format!("k{n}:v{n}\n")).collect();
+    let keyed = (0..300).map(|n| format!("k{n}:v{n}")).collect::<Vec<_>>().join("\n");
     cli(&broker.endpoint(), "produce shared --key-separator :", &keyed)?.ok()?;
     let mut seen = BTreeSet::new();
     let place = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
