@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use arc_swap::ArcSwap;
@@ -132,6 +132,7 @@ struct Shared {
     log: Arc<dyn Log>,
     snapshot: ArcSwap<Snapshot>,
     waiters: Waiters,
+    largest_read_batch: AtomicUsize,
 }
 
 impl Shared {
@@ -155,7 +156,8 @@ impl Partition {
         };
         let state = State::new(log.extent(), leader_epoch, log.producers());
         let snapshot = ArcSwap::from_pointee(state.snapshot(false));
-        let shared = Arc::new(Shared { log, snapshot, waiters: Waiters::default() });
+        let (waiters, largest_read_batch) = (Waiters::default(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch });
         let (commands, queue) = mpsc::unbounded_channel();
         tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
         Ok(Self { shared, commands })

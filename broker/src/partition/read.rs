@@ -1,5 +1,7 @@
 //! Reads of a partition. They go by the published snapshot and the log, and never through the owner's task.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use super::state::check_epoch;
@@ -76,7 +78,17 @@ impl Partition {
         } else {
             Vec::new()
         };
+        let largest = batches.iter().map(Bytes::len).max().unwrap_or(0);
+        // Loads are shared among cores, stores are not: this one is rare.
+        if largest > self.largest_read_batch() {
+            self.shared.largest_read_batch.fetch_max(largest, Ordering::Relaxed);
+        }
         Ok(ReadData { batches, snapshot })
+    }
+
+    /// Bytes of the largest batch that was read here since the start: what a read may hold, however little is asked for.
+    pub fn largest_read_batch(&self) -> usize {
+        self.shared.largest_read_batch.load(Ordering::Relaxed)
     }
 
     /// Looks an offset up.

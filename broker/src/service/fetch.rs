@@ -254,11 +254,11 @@ pub(super) fn room_now(call: &Call, reader: &Reader, wanted: usize) -> Option<Ro
 }
 
 /// How many bytes to ask for, and how many to reserve: at least one batch is read whatever its size, and thousands of streams
-/// that were let on with less would hold one each.
+/// that were let on with less would hold one each. How large it will be only a read before this one can tell.
 fn share(call: &Call, reader: &Reader, wanted: usize) -> (usize, usize) {
     let bytes = call.connection.responses.allowance().max(LEAST_READ_BYTES).min(wanted).clamp(1, MAX_RESPONSE_BYTES);
     // Not all there is: whoever asks for that waits for ever beside others who ask for less.
-    let batch = reader.settings.max_message_bytes.min(call.connection.responses.budget() / 4);
+    let batch = reader.partition.largest_read_batch().min(call.connection.responses.budget() / 4);
     (bytes, bytes.max(batch))
 }
 
