@@ -44,7 +44,7 @@ sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e
-	$(CARGO) build --release --locked -p taffrail-client --example hello
+	$(CARGO) build --release --locked -p taffrail-client --example hello --example group
 	$(CARGO) test --release --locked -p taffrail-e2e
 
 bench: build ## Measures everything against the machine's limits; writes e2e/bench/ (parts: make bench ARGS="--only cold")

@@ -83,8 +83,10 @@ fn builders(dir: &Path) -> Result<()> {
          *) exit 2 ;;\nesac\n"
     );
     let cargo = format!(
-        "test \"$*\" = 'run --quiet --release -p taffrail-client --example hello'\n\
-         exec {bin}/examples/hello\n"
+        "case \"$*\" in\n\
+         'run --quiet --release -p taffrail-client --example hello') exec {bin}/examples/hello ;;\n\
+         'run --quiet --release -p taffrail-client --example group') exec {bin}/examples/group ;;\n\
+         *) exit 2 ;;\nesac\n"
     );
     script(dir, "make", &make)?;
     script(dir, "cargo", &cargo)
