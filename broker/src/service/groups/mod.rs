@@ -2,11 +2,12 @@
 //!
 //! - [`check`]: every field of a request, before a coordinator sees it; [`names`]: between identities and names;
 //! - [`offsets`], [`describe`]: the calls with one answer;
-//! - [`member`]: a member as its stream knows it; [`session`], [`consume`]: the streams.
+//! - [`member`]: a member as its stream knows it; [`session`], [`consume`]: the streams, and how they end badly ([`ended`]).
 
 mod check;
 mod consume;
 mod describe;
+mod ended;
 mod member;
 mod names;
 mod offsets;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::OptionFuture;
-use taffrail_proto::v1::{self, Reason, SessionRequest, SessionResponse};
+use taffrail_proto::v1::{self, SessionRequest, SessionResponse};
 use taffrail_proto::v1::{session_request as request, session_response as response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::ended::Ended;
 use super::member::{Member, PAUSE, is_passing};
 use super::{check, names};
 use crate::coordinator::group::{Membership, TopicPartition};
@@ -18,7 +19,7 @@ use crate::coordinator::groups::{Groups, GroupsError, Watch};
 use crate::metrics::{Rpc, RpcMetrics};
 use crate::service::Broker;
 use crate::service::call::{Call, refuse};
-use crate::service::status::{Refused, invalid, refusal, status};
+use crate::service::status::{Refused, invalid};
 
 /// Answers that wait to be sent.
 const ANSWERS_AHEAD: usize = 4;
@@ -62,22 +63,7 @@ async fn run(
     let mut session = Session { groups, call, member, answers, assigned: BTreeSet::new(), ask_again: None };
     session.send(response::Frame::Joined(session.member.joined(&membership))).await;
     session.assign(membership).await;
-    session.serve(inbound, watch, rpc).await.map_err(|ended| match ended {
-        Ended::Refused(error) => refused(error),
-        Ended::Status(status) => status,
-    })
-}
-
-/// Why a stream ends badly.
-enum Ended {
-    Refused(Refused),
-    Status(Status),
-}
-
-impl From<Refused> for Ended {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
+    session.serve(inbound, watch, rpc).await.map_err(|ended| ended.status(&broker.metrics))
 }
 
 struct Session<'a> {
@@ -127,10 +113,10 @@ impl Session<'_> {
                     self.send(response::Frame::Drain(v1::Drain { reason })).await;
                 }
                 () = drain.closing.cancelled() => {
-                    return Err(Ended::Status(status(&refusal(Reason::Unavailable, "the broker is stopping: connect again"))));
+                    return Err(Ended::stopping());
                 }
                 () = self.call.overdue() => {
-                    return Err(Ended::Status(Status::deadline_exceeded("the stream's deadline passed")));
+                    return Err(Ended::overdue());
                 }
             }
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use taffrail_proto::v1::{self, ConsumeRequest, ConsumeResponse, OffsetReset, Reason};
+use taffrail_proto::v1::{self, ConsumeRequest, ConsumeResponse, OffsetReset};
 use taffrail_proto::v1::{consume_request as request, consume_response as response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use self::coordinator::{Ask, Heard};
 use self::frames::Read;
 use self::outbox::Outbox;
 use self::partitions::Partitions;
+use super::ended::Ended;
 use super::member::Member;
 use super::{check, names, offsets};
 use crate::coordinator::groups::{Groups, Watch};
@@ -37,7 +38,7 @@ use crate::service::Broker;
 use crate::service::call::{Call, refuse};
 use crate::service::credit::Credit;
 use crate::service::fetch::isolation;
-use crate::service::status::{Refused, invalid, refusal, status};
+use crate::service::status::{Refused, invalid};
 
 /// Bytes of batches read at a time, and about the records of one answer.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -115,10 +116,7 @@ async fn run(
     let ended = consume.serve(inbound, watch, answers).await;
     // What the client should still hear, before it hears how the stream ended.
     let _ = tokio::time::timeout(LAST_WORDS, consume.outbox.send_all(answers, call)).await;
-    ended.map_err(|ended| match ended {
-        Ended::Refused(error) => refused(error),
-        Ended::Status(status) => status,
-    })
+    ended.map_err(|ended| ended.status(&broker.metrics))
 }
 
 /// What the client said when it opened the stream.
@@ -131,18 +129,6 @@ struct Settings {
 impl Settings {
     fn of(open: &v1::ConsumeOpen) -> Result<Self, Refused> {
         Ok(Self { reset: start::policy(open.reset)?, isolation: isolation(open.isolation)? })
-    }
-}
-
-/// Why a stream ends badly.
-enum Ended {
-    Refused(Refused),
-    Status(Status),
-}
-
-impl From<Refused> for Ended {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
     }
 }
 
@@ -205,10 +191,10 @@ impl Consume<'_> {
                     self.tell(response::Frame::Drain(v1::Drain { reason }));
                 }
                 () = drain.closing.cancelled() => {
-                    return Err(Ended::Status(status(&refusal(Reason::Unavailable, "the broker is stopping: connect again"))));
+                    return Err(Ended::stopping());
                 }
                 () = self.call.overdue() => {
-                    return Err(Ended::Status(Status::deadline_exceeded("the stream's deadline passed")));
+                    return Err(Ended::overdue());
                 }
             }
         }
