@@ -144,24 +144,38 @@ impl Account {
         Duration::from_millis(self.budget.now().saturating_sub(self.moved.load(Ordering::Relaxed)))
     }
 
+    /// See [`Budget::is_tight`].
+    pub fn is_tight(&self) -> bool {
+        self.budget.is_tight()
+    }
+
+    /// What it holds does not stall for its peer's sake.
+    pub fn touch(&self) {
+        self.moved.store(self.budget.now(), Ordering::Relaxed);
+    }
+
+    /// It may take `bytes` more now: the rule that the module describes. Whatever its size, one piece alone may.
+    pub fn admits(&self, bytes: usize) -> bool {
+        let free = self.budget.free();
+        let has_room = self.used().saturating_add(bytes) <= free && bytes <= free - free / Self::KEPT_FREE;
+        has_room || free == self.budget.total
+    }
+
     /// Takes `bytes` if this account is admitted now.
     pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let free = self.budget.free();
-        let is_all_free = free == self.budget.total;
-        let has_room = self.used().saturating_add(bytes) <= free && bytes <= free - free / Self::KEPT_FREE;
-        if !is_all_free && !has_room {
+        if !self.admits(bytes) {
             return None;
         }
         let permit = self.budget.take(bytes)?;
         if self.used.fetch_add(bytes, Ordering::Relaxed) == 0 {
-            self.moved.store(self.budget.now(), Ordering::Relaxed);
+            self.touch();
         }
         Some(Charge { account: Arc::clone(self), bytes, permit: Some(permit) })
     }
 
     /// Something was given back.
     fn moved(&self) {
-        self.moved.store(self.budget.now(), Ordering::Relaxed);
+        self.touch();
         self.released.notify_one();
     }
 
@@ -170,15 +184,9 @@ impl Account {
     pub fn overdraw(self: &Arc<Self>, bytes: usize) -> Charge {
         let permit = self.budget.take(bytes.min(self.budget.free()));
         if self.used.fetch_add(bytes, Ordering::Relaxed) == 0 {
-            self.moved.store(self.budget.now(), Ordering::Relaxed);
+            self.touch();
         }
         Charge { account: Arc::clone(self), bytes, permit }
-    }
-
-    /// It holds less than what is free, or nothing.
-    pub fn is_admitted(&self) -> bool {
-        let used = self.used();
-        used == 0 || used < self.budget.free()
     }
 
     /// Takes `bytes` when this account is admitted. Cancel safe.

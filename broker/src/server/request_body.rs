@@ -94,7 +94,7 @@ impl RequestBody {
             _ => {}
         }
         let more = partial.saturating_sub(held);
-        if more == 0 && self.account.is_admitted() {
+        if more == 0 && self.account.admits(0) {
             return None;
         }
         if let Some(charge) = self.account.try_charge(more) {

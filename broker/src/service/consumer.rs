@@ -23,6 +23,8 @@ const MAX_PARTITIONS: usize = 1_000;
 pub(super) const PARTITION_BYTES: usize = 512;
 /// The longest wait, milliseconds.
 const MAX_WAIT_MS: u32 = 60_000;
+/// How often a request that waits with part of its answer looks whether others need the memory.
+const LOOK_AROUND: Duration = Duration::from_millis(250);
 
 /// The service `Consumer`.
 pub(super) struct Service {
@@ -53,6 +55,7 @@ impl Service {
                 tokio::select! {
                     tokens = waiter.ready() => due = tokens.into_iter().map(|token| token as usize).collect(),
                     () = tokio::time::sleep_until(deadline) => return Ok(poll.answer()),
+                    () = poll.memory_is_needed() => return Ok(poll.answer()),
                     () = call.connection.drain.announced.cancelled() => return Ok(poll.answer()),
                     () = call.overdue() => return Ok(poll.answer()),
                 }
@@ -128,6 +131,8 @@ struct Poll<'a> {
     min_bytes: usize,
     max_bytes: usize,
     plain: bool,
+    /// There was no room for a partition that was read: the answer does not grow by waiting.
+    is_full: bool,
 }
 
 /// One partition of a long poll.
@@ -164,6 +169,7 @@ impl<'a> Poll<'a> {
             min_bytes: (request.min_bytes as usize).clamp(1, max_bytes),
             max_bytes,
             plain: request.plain,
+            is_full: false,
         }
     }
 
@@ -173,16 +179,32 @@ impl<'a> Poll<'a> {
             let held: usize = self.slots.iter().map(|slot| slot.bytes).sum();
             let Some(slot) = self.slots.get_mut(*index) else { continue };
             let room = (self.max_bytes + slot.bytes).saturating_sub(held);
-            if room == 0 && held > 0 {
+            let has_room = (room > 0 || held == 0)
+                && slot.read(self.broker, self.call, room, held == slot.bytes, self.plain).await;
+            if !has_room {
+                self.is_full = true;
                 return;
             }
-            slot.read(self.broker, self.call, room, held == slot.bytes, self.plain).await;
         }
     }
 
     fn is_enough(&self) -> bool {
-        self.slots.iter().any(|slot| slot.data.as_ref().is_some_and(|data| data.error.is_some()))
+        self.is_full
+            || self.slots.iter().any(|slot| slot.data.as_ref().is_some_and(|data| data.error.is_some()))
             || self.slots.iter().map(|slot| slot.bytes).sum::<usize>() >= self.min_bytes
+    }
+
+    /// Ends when memory is short and part of the answer holds some.
+    async fn memory_is_needed(&self) {
+        if self.slots.iter().all(|slot| slot.charge.is_none()) {
+            return std::future::pending().await;
+        }
+        let responses = &self.call.connection.responses;
+        while !responses.is_tight() {
+            // It is not the peer who holds this.
+            responses.touch();
+            tokio::time::sleep(LOOK_AROUND).await;
+        }
     }
 
     /// Asks the partitions of these slots to say when there is more; answers those where there is already.
@@ -224,22 +246,27 @@ impl<'a> Poll<'a> {
 
 impl Slot {
     /// Reads again from the position that was asked for. What does not fit into `room` is left for the next request, unless
-    /// the answer would be empty.
-    async fn read(&mut self, broker: &Broker, call: &Call, room_left: usize, is_first: bool, plain: bool) {
-        let Some(reader) = &self.reader else { return };
-        self.charge = None;
+    /// the answer would be empty; false if there was no room.
+    async fn read(&mut self, broker: &Broker, call: &Call, room_left: usize, is_first: bool, plain: bool) -> bool {
+        let Some(reader) = &self.reader else { return true };
         // Who holds part of an answer must not wait for memory that another one like it may hold.
-        let room = if is_first { Some(room(call, reader, room_left).await) } else { room_now(call, reader, room_left) };
-        let Some(Room { mut charge, bytes }) = room else { return };
-        let read = match reader.read(bytes).await {
+        let room = if is_first {
+            self.charge = None;
+            Some(room(call, reader, room_left).await)
+        } else {
+            room_now(call, reader, room_left)
+        };
+        let Some(Room { mut charge, bytes: asked }) = room else { return false };
+        let read = match reader.read(asked).await {
             Ok(read) => read,
             Err(error) => return self.fail(reader.error(broker, error)),
         };
         self.end = read.snapshot.visible_end(reader.isolation);
         let bytes = total(&read.batches);
         if bytes > room_left && !is_first {
-            return;
+            return false;
         }
+        let was_cut_short = asked < room_left && reader.behind(&read.batches) < self.end;
         let mut data = reader.data(read);
         self.bytes = bytes;
         if plain {
@@ -255,13 +282,17 @@ impl Slot {
         settle(call, &mut charge, self.bytes);
         self.charge = (self.bytes > 0).then_some(charge);
         self.data = Some(data);
+        !was_cut_short
     }
 
-    fn fail(&mut self, error: v1::LogError) {
+    /// Not for want of room.
+    fn fail(&mut self, error: v1::LogError) -> bool {
         if let Some(reader) = &self.reader {
             self.data = Some(failed(&reader.topic, reader.index, error));
             self.bytes = 0;
+            self.charge = None;
         }
+        true
     }
 }
 

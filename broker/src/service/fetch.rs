@@ -108,6 +108,12 @@ impl Reader {
         }
     }
 
+    /// Where to go on behind `batches`, whatever of them was wanted.
+    pub(super) fn behind(&self, batches: &[Bytes]) -> i64 {
+        let last = batches.last().and_then(|batch| BatchHeader::parse_prefix(batch).ok());
+        last.map_or(self.offset, |header| header.next_offset())
+    }
+
     /// What the client is told: a partition that is closed since its topic was deleted is unknown now.
     pub(super) fn error(&self, broker: &Broker, error: FetchError) -> LogError {
         if matches!(error, FetchError::Closed)

@@ -190,7 +190,7 @@ impl Reading<'_> {
         let read = read.map_err(|error| Refused::of(reader.error(self.broker, error)))?;
         let end = read.snapshot.visible_end(self.isolation);
         let before = (*stop).min(end);
-        let next = end_of(reader, &read.batches);
+        let next = reader.behind(&read.batches);
         count_fetched(&self.broker.metrics.topic(&reader.topic), &read.batches);
         settle(self.call, &mut charge, total(&read.batches));
         let mut records = reader.plain(read.batches, before, CHUNK_BYTES).await?;
@@ -246,11 +246,4 @@ impl Reading<'_> {
 
 fn replaced(topic: &Topic) -> LogError {
     refusal(Reason::UnknownTopic, format_args!("topic {:?} was deleted and made again: begin anew", topic.name))
-}
-
-/// Where to go on behind `batches`, whatever of them was wanted.
-fn end_of(reader: &Reader, batches: &[bytes::Bytes]) -> i64 {
-    let mut behind = reader.clone();
-    behind.advance(batches);
-    behind.offset
 }

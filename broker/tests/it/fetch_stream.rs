@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use taffrail_proto::record::BatchHeader;
+use taffrail_proto::v1::consumer_client::ConsumerClient;
 use taffrail_proto::v1::{
     self, FetchStreamRequest, PartitionData, Reason, fetch_stream_request, fetch_stream_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::harness::{TestBroker, fetch_partition, log_error, soon};
@@ -21,8 +23,12 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) async fn open(broker: &TestBroker, open: v1::FetchOpen) -> Self {
+        Self::open_on(broker.consumer(), open).await
+    }
+
+    /// On the connection of a client.
+    pub(crate) async fn open_on(mut client: ConsumerClient<Channel>, open: v1::FetchOpen) -> Self {
         let (frames, requests) = mpsc::channel(100);
-        let mut client = broker.consumer();
         let begun = client.fetch_stream(ReceiverStream::new(requests));
         frames.send(frame(fetch_stream_request::Frame::Open(open))).await.unwrap();
         Self { frames, answers: soon(begun).await.unwrap().into_inner() }

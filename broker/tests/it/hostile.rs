@@ -1,16 +1,34 @@
 //! Clients that hold what they can: an honest one is served nevertheless.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use taffrail_broker::server::Options;
 use taffrail_proto::v1;
+use taffrail_proto::v1::consumer_client::ConsumerClient;
 use tokio::io::AsyncWriteExt;
+use tonic::Streaming;
 
 use crate::fetch_stream::Stream;
 use crate::harness::{TestBroker, fetch_partition, soon};
 
 /// Little enough that a few clients can take all of it.
 const MEMORY: usize = 64 << 20;
+
+/// Streams that ask for all of topic `t` and read nothing of it, on connections of their own.
+async fn readers_that_never_read(broker: &TestBroker, count: usize) -> Vec<(Streaming<v1::ReadResponse>, Stream)> {
+    let mut readers = Vec::new();
+    for _ in 0..count {
+        let mut client = ConsumerClient::new(broker.connect().await);
+        let request = v1::ReadRequest { topic: "t".to_owned(), follow: true, ..Default::default() };
+        let read = soon(client.read(request)).await.unwrap().into_inner();
+        let open = v1::FetchOpen { credit_bytes: 1 << 40, ..v1::FetchOpen::default() };
+        let stream = Stream::open_on(ConsumerClient::new(broker.connect().await), open).await;
+        stream.add(1, fetch_partition("t", 0, 0)).await;
+        readers.push((read, stream));
+    }
+    readers
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_never_read_do_not_stop_the_others() {
@@ -20,18 +38,59 @@ async fn readers_that_never_read_do_not_stop_the_others() {
     for _ in 0..500 {
         broker.produce("t", 0, &[&value]).await;
     }
-    let mut idle = Vec::new();
-    for _ in 0..40 {
-        let mut client = v1::consumer_client::ConsumerClient::new(broker.connect().await);
-        let request = v1::ReadRequest { topic: "t".to_owned(), follow: true, ..Default::default() };
-        idle.push(soon(client.read(request)).await.unwrap().into_inner());
-        let stream = Stream::with_credit(&broker, 1 << 40).await;
-        stream.add(1, fetch_partition("t", 0, 0)).await;
-    }
+    let _idle = readers_that_never_read(&broker, 40).await;
     for _ in 0..3 {
         assert_eq!(soon(broker.values("t", 0)).await.len(), 500);
     }
     assert_eq!(soon(broker.produce("t", 0, &["honest"])).await, 500);
+}
+
+fn long_poll(partitions: Range<i32>) -> v1::FetchRequest {
+    v1::FetchRequest {
+        partitions: partitions.map(|index| fetch_partition("t", index, 0)).collect(),
+        min_bytes: u32::MAX,
+        max_wait_ms: 60_000,
+        ..v1::FetchRequest::default()
+    }
+}
+
+/// Makes topic `t` with so many batches of 100 kB in each partition.
+async fn fill(broker: &TestBroker, batches: &[usize]) {
+    broker.topic("t", batches.len() as i32).await;
+    let value = "x".repeat(100_000);
+    for (index, batches) in batches.iter().enumerate() {
+        for _ in 0..*batches {
+            broker.produce("t", index as i32, &[&value]).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_polls_that_find_no_memory_to_grow_are_answered_with_what_they_have() {
+    let broker = TestBroker::with(Options { memory_limit: MEMORY, ..Options::default() }).await;
+    fill(&broker, &[20; 4]).await;
+    let mut polls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut client = ConsumerClient::new(broker.connect().await);
+        polls.spawn(async move { client.fetch(long_poll(0..4)).await.unwrap().into_inner() });
+    }
+    assert_eq!(soon(broker.produce("t", 0, &["honest"])).await, 20);
+    while let Some(answer) = soon(polls.join_next()).await {
+        assert!(!answer.unwrap().partitions.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_poll_gives_way_when_others_need_its_memory() {
+    let broker = TestBroker::with(Options { memory_limit: MEMORY, ..Options::default() }).await;
+    fill(&broker, &[200, 20]).await;
+    let mut waiting = broker.consumer();
+    let mut waiting = tokio::spawn(async move { waiting.fetch(long_poll(1..2)).await.unwrap().into_inner() });
+    let ended = tokio::time::timeout(Duration::from_millis(600), &mut waiting).await;
+    assert!(ended.is_err(), "there is memory, and less than was asked for");
+    let _hogs = readers_that_never_read(&broker, 40).await;
+    let answer = soon(waiting).await.unwrap();
+    assert_eq!(answer.partitions[0].batches.len(), 20);
 }
 
 /// An HTTP/2 connection that begins as many calls as it may, sends half of a message in each, and stops.
