@@ -16,7 +16,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How `--memory-limit` is divided. Of 1 GiB, in MiB: 128 requests, 128 answers, 64 windows, 256 memtables (four times an
 /// epoch of 64: one that fills, grown to 112 at most, and those that are being flushed), 64 recent batches, 16 block cache.
-/// The other 368 are for the state of connections, logs and footers, and for what the allocator holds free.
+/// The other 368 are for the state of connections, logs and footers, for what storage reads ahead (16 at most), and for what
+/// the allocator holds free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Requests: from the first byte of a message until its batch is appended or refused.

@@ -22,8 +22,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use self::connections::{Connections, Stage};
+use crate::allocator::Decay;
 use crate::memory::{Budget, Shares};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, resident_bytes};
 use crate::security::Authenticator;
 use crate::service::{self, Broker};
 
@@ -212,8 +213,12 @@ async fn keep_house(shared: Arc<Shared>, broker: Arc<Broker>, reporter: HealthRe
 
 /// Shows what is in flight, and gives memory back to those who read, where others do not.
 async fn watch_memory(shared: Arc<Shared>) {
+    let mut decay = Decay::new(shared.options.memory_limit as u64);
     loop {
         tokio::time::sleep(connections::SWEEP_INTERVAL).await;
+        if let Err(error) = decay.follow(resident_bytes()) {
+            tracing::warn!(%error, "the allocator's settings could not be changed");
+        }
         shared.metrics.produce_in_flight_bytes.set(shared.requests.used() as i64);
         shared.metrics.fetch_in_flight_bytes.set(shared.responses.used() as i64);
         let ended = shared.open.sweep(&shared.responses);

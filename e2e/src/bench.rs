@@ -2,7 +2,8 @@
 //!
 //! - [`parts`]: what there is to measure; [`sitting`]: one run; [`figures`]: what must be reached;
 //! - [`limits`]: what the machine can do; [`load`], [`appender`]: load without the client library, and without a broker;
-//! - [`engine`], [`cold`], [`mixed`], [`stream`], [`produce`], [`client`], [`scale`]: the parts;
+//! - [`engine`], [`cold`], [`mixed`], [`stream`], [`produce`], [`client`], [`scale`], [`hostile`]:
+//!   the parts;
 //! - [`probe`], [`profile`]: what a process used, and where; [`results`], [`environment`], [`report`]: what is written down.
 
 pub mod appender;
@@ -11,6 +12,7 @@ pub mod cold;
 pub mod engine;
 pub mod environment;
 pub mod figures;
+pub mod hostile;
 pub mod limits;
 pub mod load;
 pub mod mixed;

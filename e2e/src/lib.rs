@@ -5,7 +5,7 @@
 //! - [`writers`], [`history`]: load that knows what it was told, and the checker of it.
 //! - [`stubs`]: single calls, the broker's own answers.
 //! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
-//! - [`http2`]: connections that break the rules.
+//! - [`http2`]: connections that break the rules. [`hostile`]: thousands of clients of that kind, and what they can do.
 //! - [`group`]: members of consumer groups, and the judge of what they did.
 //! - [`flights`]: the real input.
 
@@ -15,6 +15,7 @@ pub mod damage;
 pub mod flights;
 pub mod group;
 pub mod history;
+pub mod hostile;
 pub mod http2;
 pub mod loop_volume;
 pub mod process;

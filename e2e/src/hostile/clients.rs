@@ -1,62 +1,65 @@
-//! The other side: clients in processes of their own, which leave this one its files and its time.
+//! The other side, as the program `taffrail-hostile` runs it: in processes of its own, which leave this one its files and
+//! its time.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Subcommand;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use taffrail_e2e::http2::{Connection, huge_fetch};
-use taffrail_e2e::process::Process;
 use taffrail_proto::v1;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{BULK, BULK_PARTITIONS};
+use crate::http2::{Connection, huge_fetch};
+use crate::process::{Process, program};
 
-/// What a child process is: `idle <connections>` or `hostile <clients of each kind>`.
-const ROLE: &str = "TAFFRAIL_TEST_CLIENTS";
 /// How long a hostile client is at it; it rests for half of that.
 const PERIOD: Duration = Duration::from_secs(5);
-const ADDRESS: &str = "TAFFRAIL_TEST_ADDRESS";
-/// What a child says when all of its clients are there.
+/// What the program says when all of its clients are there.
 const READY: &str = "all clients are there";
 
-/// Starts clients and waits until all are there. They end with the handle.
-pub(crate) fn start(role: &str, address: &str) -> Result<Process> {
-    // Not at the priority of this process.
-    let mut command = Command::new("chrt");
-    command.args(["--other", "0"]).arg(std::env::current_exe()?);
-    command.args(["--exact", "clients::child", "--nocapture", "--quiet"]).env(ROLE, role).env(ADDRESS, address);
-    let mut child = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
-    let mut said = String::new();
-    for line in BufReader::new(child.0.stderr.take().context("standard error")?).lines() {
-        let line = line?;
-        if line == READY {
-            return Ok(child);
-        }
-        said.push_str(&line);
-    }
-    bail!("{role}: ended with {:?}: {said}", child.0.wait()?)
+/// What the clients of a process are.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Role {
+    /// Connections that do nothing.
+    Idle { number: usize },
+    /// Clients that abuse the broker in four ways, so many of each.
+    Hostile { each: usize },
 }
 
-/// What the child processes run; without its variables it does nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child() -> Result<()> {
-    let (Ok(role), Ok(address)) = (std::env::var(ROLE), std::env::var(ADDRESS)) else { return Ok(()) };
+/// Starts clients and waits until all are there. They end with the handle.
+pub(super) fn start(role: Role, address: &str) -> Result<Process> {
+    // Only when nobody else wants a core.
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program("taffrail-hostile")?).args(["--broker", address]);
+    match role {
+        Role::Idle { number } => command.args(["idle", &number.to_string()]),
+        Role::Hostile { each } => command.args(["hostile", &each.to_string()]),
+    };
+    let mut child = Process(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?);
+    let mut said = String::new();
+    BufReader::new(child.0.stdout.take().context("standard output")?).read_line(&mut said)?;
+    if said.trim() == READY {
+        return Ok(child);
+    }
+    bail!("{role:?}: ended with {}", child.0.wait()?)
+}
+
+/// Runs clients against the broker at `address` for at most five minutes: whoever started them ends them before.
+pub async fn run(role: Role, address: &str) -> Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    let (kind, number) = role.split_once(' ').context("kind and number")?;
-    match (kind, number.parse()?) {
-        ("idle", number) => stay(idle(&address, number).await?).await,
-        ("hostile", each) => stay(attack(&address, each).await).await,
-        _ => bail!("{role}?"),
+    match role {
+        Role::Idle { number } => stay(idle(address, number).await?).await,
+        Role::Hostile { each } => stay(attack(address, each).await).await,
     }
 }
 
 async fn stay<T>(clients: T) -> Result<()> {
-    writeln!(std::io::stderr(), "{READY}")?;
-    // Whoever started this ends it.
+    writeln!(std::io::stdout(), "{READY}")?;
     sleep(Duration::from_mins(5)).await;
     drop(clients);
     Ok(())

@@ -1,7 +1,8 @@
-//! 10,000 idle connections and 200 hostile clients: memory stays within its limit and an honest producer hardly notices.
+//! 10,000 idle connections and 200 hostile clients, and what an honest producer and the broker's memory have to bear.
 
 mod clients;
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +10,40 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use taffrail_client::{Client, NewTopic, Record};
-use taffrail_e2e::loop_volume::{root, run};
-use taffrail_e2e::process::{Broker, BrokerOptions};
 use tokio::time::sleep;
+
+pub use self::clients::{Role, run};
+use crate::loop_volume::run as run_command;
+use crate::process::{Broker, BrokerOptions};
 
 const IDLE: usize = 10_000;
 /// Of each of the four kinds.
 const HOSTILE: usize = 50;
 /// `--memory-limit`'s default.
-const MEMORY_LIMIT: u64 = 1 << 30;
+pub const MEMORY_LIMIT: u64 = 1 << 30;
 const BULK: &str = "bulk";
 const BULK_PARTITIONS: i32 = 8;
 const WINDOW: Duration = Duration::from_millis(1500);
 /// Before the attack, and as many after it; twice as many under it.
 const WINDOWS: usize = 7;
+/// What was borne.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The most memory that the broker took.
+    pub resident: u64,
+    /// An honest producer's 99th percentile, the median of windows of a second and a half: before and after, and under attack.
+    pub quiet: Duration,
+    /// See [`quiet`](Self::quiet).
+    pub attacked: Duration,
+}
 
-/// Gives a process a core whenever it wants one. The hostile clients stand for other machines: what they take of this one's
-/// time, and what else runs on it, is not what the broker is blamed for.
-fn prefer(pid: u32) -> Result<()> {
-    run(Command::new("chrt").args(["--all-tasks", "--rr", "--pid", "1", &pid.to_string()]))
+/// Gives a process a core whenever it wants one and no process of a higher priority does; 0 takes that from it. The clients
+/// stand for other machines: this process, the honest one, never waits for the broker; the hostile ones run when nobody else
+/// does. So what is measured is the broker's doing, and not what else wants this machine's cores.
+fn prefer(pid: u32, priority: u8) -> Result<()> {
+    let policy = if priority > 0 { "--rr" } else { "--other" };
+    let (priority, pid) = (priority.to_string(), pid.to_string());
+    run_command(Command::new("chrt").args(["--all-tasks", policy, "--pid", &priority, &pid]))
 }
 
 async fn fill(client: &Client) -> Result<()> {
@@ -76,18 +92,29 @@ async fn watch(broker: Arc<Broker>, most: Arc<AtomicU64>) -> Result<()> {
     }
 }
 
-#[ignore = "not passing yet: since the clients really are hostile, an honest producer's p99 more than doubles"]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_idle_and_two_hundred_hostile_clients_neither_fill_memory_nor_starve_an_honest_one() -> Result<()>
-{
-    if !root()? {
-        return Ok(());
-    }
-    let dir = tempfile::tempdir()?;
+/// The clients are there, and hold what they can.
+fn check_attack(broker: &Broker) -> Result<()> {
+    let connections = broker.metric("taffrail_connections")?;
+    let (requests, answers) =
+        (broker.metric("taffrail_produce_in_flight_bytes")?, broker.metric("taffrail_fetch_in_flight_bytes")?);
+    eprintln!("{connections} connections; bytes held: {requests} of requests, {answers} of answers");
+    ensure!(requests + answers > 64e6, "{requests} and {answers} bytes are held: the clients are not hostile");
+    ensure!(connections > (IDLE + HOSTILE) as f64, "{connections} connections: not all were there");
+    Ok(())
+}
+
+/// Starts a broker in `dir` and all clients, and measures. Needs root, for priorities; takes about a minute.
+pub async fn endure(dir: &Path) -> Result<Outcome> {
+    prefer(std::process::id(), 2)?;
+    let outcome = endure_preferred(dir).await;
+    prefer(std::process::id(), 0)?;
+    outcome
+}
+
+async fn endure_preferred(dir: &Path) -> Result<Outcome> {
     // The usual limit, which the broker has to raise by itself.
-    let broker = Arc::new(BrokerOptions::new(dir.path())?.under(["prlimit", "--nofile=1024:"]).start()?);
-    prefer(broker.pid())?;
-    prefer(std::process::id())?;
+    let broker = Arc::new(BrokerOptions::new(dir)?.under(["prlimit", "--nofile=1024:"]).start()?);
+    prefer(broker.pid(), 1)?;
     let client = Client::connect(broker.endpoint().as_str())?;
     client.admin().create_topic(NewTopic::new("honest").partitions(1), false).await?;
     fill(&client).await?;
@@ -97,27 +124,18 @@ async fn ten_thousand_idle_and_two_hundred_hostile_clients_neither_fill_memory_n
     let most = Arc::new(AtomicU64::new(0));
     let watcher = tokio::spawn(watch(Arc::clone(&broker), Arc::clone(&most)));
     let address = broker.endpoint().trim_start_matches("http://").to_owned();
-    let half = format!("idle {}", IDLE / 2);
-    let idle = [clients::start(&half, &address)?, clients::start(&half, &address)?];
-    let hostile = clients::start(&format!("hostile {HOSTILE}"), &address)?;
+    let half = Role::Idle { number: IDLE / 2 };
+    let idle = [clients::start(half, &address)?, clients::start(half, &address)?];
+    let hostile = clients::start(Role::Hostile { each: HOSTILE }, &address)?;
     let attacked = honest(&client, 2 * WINDOWS).await?;
-    let connections = broker.metric("taffrail_connections")?;
-    let (requests, answers) =
-        (broker.metric("taffrail_produce_in_flight_bytes")?, broker.metric("taffrail_fetch_in_flight_bytes")?);
-    eprintln!("{connections} connections; bytes held: {requests} of requests, {answers} of answers");
-    ensure!(requests + answers > 64e6, "{requests} and {answers} bytes are held: the clients are not hostile");
+    check_attack(&broker)?;
     drop((idle, hostile));
     watcher.abort();
     // When they are gone, so is what they held.
     sleep(Duration::from_secs(2)).await;
     quiet.extend(honest(&client, WINDOWS).await?);
 
-    let most = most.load(Ordering::Relaxed);
-    eprintln!("p99 by windows: quiet {quiet:?}, attacked {attacked:?}; {} MiB of memory at most", most >> 20);
-    ensure!(connections > (IDLE + HOSTILE) as f64, "{connections} connections: not all were there");
-    ensure!(most <= MEMORY_LIMIT / 10 * 11, "the broker took {} MiB, its limit is {}", most >> 20, MEMORY_LIMIT >> 20);
-    let (quiet, attacked) = (median(quiet), median(attacked));
-    eprintln!("p99: quiet {quiet:?}, attacked {attacked:?}");
-    ensure!(attacked <= quiet * 2, "an honest producer's p99 went from {quiet:?} to {attacked:?}");
-    Ok(())
+    let resident = most.load(Ordering::Relaxed);
+    eprintln!("p99 by windows: quiet {quiet:?}, attacked {attacked:?}; {} MiB of memory at most", resident >> 20);
+    Ok(Outcome { resident, quiet: median(quiet), attacked: median(attacked) })
 }
