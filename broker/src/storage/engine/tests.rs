@@ -201,6 +201,7 @@ mod ahead;
 mod blocks;
 mod crash;
 mod damage;
+mod files;
 
 mod contract {
     use super::*;
