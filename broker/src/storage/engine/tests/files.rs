@@ -1,6 +1,7 @@
-//! Files that an engine holds open.
+//! Files that an engine holds open, and those it keeps beside the databases.
 
 use std::fs;
+use std::time::Instant;
 
 use super::*;
 
@@ -72,4 +73,22 @@ fn d5_a_damaged_index_of_a_table_that_is_opened_late_costs_the_offsets_in_that_t
     append(&log, 3);
     engine.maintain(0).unwrap();
     engine.close().unwrap();
+}
+
+#[test]
+fn d5_the_copy_of_a_front_is_made_when_its_epoch_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    append(&log, 3);
+    append(&engine.create(partition(1)).unwrap(), 2);
+    let epoch = engine.shared().open_epoch.load(Ordering::Relaxed);
+    engine.shared().seal().unwrap();
+    let begun = Instant::now();
+    while engine.shared().copies.read(epoch).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no copy was made");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let original = crate::storage::front::Front::original(engine.shared().data(), epoch).unwrap();
+    assert_eq!(engine.shared().copies.read(epoch), Some(original));
 }
