@@ -176,6 +176,7 @@ impl Process {
             epoch_bytes: shares.epoch as u64,
             recent_bytes: shares.recent,
             block_cache_bytes: shares.block_cache,
+            max_tables: open_files::max_tables(self.open_files),
             metrics: self.subjects.metrics.storage.clone(),
             ..EngineOptions::default()
         }

@@ -25,7 +25,7 @@ const FRAME: u32 = 256 << 10;
 const STREAM_WINDOW: u32 = 4 << 20;
 /// The same for a connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Bytes of a message; the broker's largest batch is 32 MiB, and one batch is always sent.
+/// Bytes of a message; far above a broker's largest batch, and one batch is always sent.
 pub(crate) const MAX_MESSAGE: usize = 40 << 20;
 /// An idle connection is probed this often, so that one whose peer vanished is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

@@ -176,7 +176,7 @@ impl TopicConfig {
             }
             Field::MaxMessageBytes => {
                 let size = value.parse().ok().filter(|size: &Size| is_max_message_bytes(*size));
-                self.max_message_bytes = Some(size.ok_or_else(|| fault("a size from 1Ki to 32Mi, such as 2Mi"))?);
+                self.max_message_bytes = Some(size.ok_or_else(|| fault("a size from 1Ki to 7Mi, such as 2Mi"))?);
             }
             Field::Durability => {
                 self.durability = Some(Durability::from_word(value).ok_or_else(|| fault("os or disk"))?);

@@ -188,11 +188,11 @@ pub struct TopicConfig {
         .message("retentionBytes is 1 at least; leave it out for no limit"))]
     pub retention_bytes: Option<Size>,
 
-    /// Largest record batch that is accepted, after compression (Kafka: max.message.bytes): a size from 1Ki to 32Mi.
+    /// Largest record batch that is accepted, after compression (Kafka: max.message.bytes): a size from 1Ki to 7Mi.
     /// Clients in plain gRPC receive 4Mi at most unless told otherwise. Default: 1048588.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("!quantity(string(self)).isLessThan(quantity('1Ki')) && !quantity(string(self)).isGreaterThan(quantity('32Mi'))")
-        .message("maxMessageBytes is from 1Ki to 32Mi"))]
+    #[x_kube(validation = Rule::new("!quantity(string(self)).isLessThan(quantity('1Ki')) && !quantity(string(self)).isGreaterThan(quantity('7Mi'))")
+        .message("maxMessageBytes is from 1Ki to 7Mi"))]
     pub max_message_bytes: Option<Size>,
 
     /// What an acknowledged record has been written to. Default: os.
@@ -284,8 +284,8 @@ impl TopicConfig {
     pub const DEFAULT_MAX_MESSAGE_BYTES: u32 = 1_048_588;
     /// Smallest [`TopicConfig::max_message_bytes`].
     pub const LEAST_MAX_MESSAGE_BYTES: u32 = 1 << 10;
-    /// Largest [`TopicConfig::max_message_bytes`].
-    pub const MOST_MAX_MESSAGE_BYTES: u32 = 32 << 20;
+    /// Largest [`TopicConfig::max_message_bytes`]: with what surrounds it, a batch fits the 8 MiB of a request.
+    pub const MOST_MAX_MESSAGE_BYTES: u32 = 7 << 20;
     /// Default of [`TopicConfig::trash_retention`]: a day.
     pub const DEFAULT_TRASH_RETENTION: Duration = Duration::from_millis(86_400_000);
 

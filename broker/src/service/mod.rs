@@ -38,8 +38,8 @@ pub mod status;
 
 /// Number of this broker; the only one while it runs alone.
 pub const BROKER_ID: i32 = 0;
-/// Largest message that is received by the producer service: `max.message.bytes` of a topic should stay below it, with room
-/// for what surrounds a batch.
+/// Largest message that is received by the producer service: the largest `max.message.bytes` of a topic, with room for what
+/// surrounds a batch.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
 /// Largest message that other services receive: 1,000 partitions with the longest names fit.
 const MAX_QUERY_BYTES: usize = 512 << 10;
@@ -106,4 +106,28 @@ pub fn routes(broker: &Arc<Broker>, advertise: Option<&str>) -> Result<Routes, t
         .add_service(groups)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use taffrail_crds::TopicConfig;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_batch_that_a_topic_may_take_fits_a_request() {
+        let batch = vec![0; TopicConfig::MOST_MAX_MESSAGE_BYTES as usize].into();
+        let batch = v1::PartitionBatch {
+            correlation_id: u64::MAX,
+            topic: "t".repeat(249),
+            partition: i32::MAX,
+            batch,
+            leader_epoch: Some(i32::MAX),
+            ..v1::PartitionBatch::default()
+        };
+        let frame = v1::produce_stream_request::Frame::Batches(v1::ProduceBatches { batches: vec![batch] });
+        let request = v1::ProduceStreamRequest { frame: Some(frame) };
+        assert!(request.encoded_len() <= MAX_REQUEST_BYTES);
+    }
 }

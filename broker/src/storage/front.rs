@@ -14,7 +14,8 @@
 //! | seal or footers, and the copy is gone or damaged too | the start is refused with file and byte: whose offsets are concerned, and where logs end, cannot be known |
 //! | the epoch that was open at a crash, before the start has sealed it | the same |
 //!
-//! A copy that is missing is made by the next start, round of maintenance or close, whichever comes first.
+//! The copy is made as soon as the epoch is sealed, from what was written. One that is missing nevertheless is made by the
+//! next start, round of maintenance or close, whichever comes first.
 //!
 //! # Format of a copy
 //!
@@ -43,6 +44,12 @@ pub(crate) struct Front {
 }
 
 impl Front {
+    /// What has just been written of an epoch.
+    pub(crate) fn written(seal: Vec<u8>, mut footers: Vec<(LogId, Vec<u8>)>) -> Self {
+        footers.sort_unstable_by_key(|(log, _)| *log);
+        Self { seal, footers }
+    }
+
     /// Reads the database's own.
     pub(crate) fn original(data: &DB, epoch: u32) -> Result<Self, StorageError> {
         let what = || format!("front of storage epoch {epoch}");

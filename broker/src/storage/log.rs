@@ -30,6 +30,7 @@ pub(crate) struct LogCell {
     start: AtomicI64,
     end: AtomicI64,
     deleted: AtomicBool,
+    truncations: AtomicU64,
     inner: Mutex<Inner>,
     /// What only the writer uses.
     pub(crate) writer: WriterNotes,
@@ -72,6 +73,7 @@ impl LogCell {
             start: AtomicI64::new(start),
             end: AtomicI64::new(end),
             deleted: AtomicBool::new(false),
+            truncations: AtomicU64::new(0),
             inner: Mutex::new(Inner { state, recent: Recent::default() }),
             writer,
         }
@@ -89,6 +91,11 @@ impl LogCell {
 
     pub(crate) fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// How often it has been truncated: what was read before a truncation may not be there any more.
+    pub(crate) fn truncations(&self) -> u64 {
+        self.truncations.load(Ordering::Acquire)
     }
 
     /// From now on the log is not there; what it has in memory is given back.
@@ -127,6 +134,7 @@ impl LogCell {
         let mut inner = self.lock();
         inner.state.truncate(after);
         inner.recent.truncate(after.end);
+        self.truncations.fetch_add(1, Ordering::AcqRel);
         self.publish(&inner);
     }
 

@@ -15,6 +15,9 @@ const MIN_EPOCH_BYTES: u64 = MIB / 64;
 /// A storage epoch is at most this part of its volume, so that what memory holds can always be written out.
 const EPOCHS_IN_VOLUME: u64 = 128;
 
+/// Of the files that RocksDB may have open it sets aside these for itself.
+const NOT_TABLES: u32 = 10;
+
 /// Options that the crate has no setter for. `delayed_write_rate`: the default of 16 MB/s is felt as hiccups of 4 to 64 ms.
 /// The prefix, a key's epoch and log: keys of one log rise, so a memtable remembers where each log's last key went and puts
 /// the next one behind it without a search (about a tenth of the CPU time with batches of 1 KiB).
@@ -36,6 +39,8 @@ pub struct EngineOptions {
     pub reader_threads: usize,
     /// RocksDB's block cache: indexes and what is read twice.
     pub block_cache_bytes: usize,
+    /// Table files that are kept open; others are opened when they are read. All, if not given.
+    pub max_tables: Option<u32>,
     /// Bytes of the volume that appends leave free; by the volume's size if not given.
     pub reserve_bytes: Option<u64>,
     /// Start although the write-ahead log is damaged, and live with the loss (D6).
@@ -53,6 +58,7 @@ impl Default for EngineOptions {
             group_bytes: 1 << 20,
             reader_threads: 4,
             block_cache_bytes: 16 << 20,
+            max_tables: None,
             reserve_bytes: None,
             accept_loss: false,
             metrics: StorageMetrics::default(),
@@ -101,6 +107,8 @@ pub(crate) fn data(options: &EngineOptions, direct_io: bool) -> Result<Options, 
     db.set_use_direct_reads(direct_io);
     db.set_use_direct_io_for_flush_and_compaction(direct_io);
     db.set_max_file_opening_threads(16);
+    let tables = options.max_tables.map_or(-1, |most| i32::try_from(most.saturating_add(NOT_TABLES)).unwrap_or(-1));
+    db.set_max_open_files(tables);
     db.set_skip_stats_update_on_db_open(true);
     let mut table = BlockBasedOptions::default();
     table.set_block_size(64 << 10);

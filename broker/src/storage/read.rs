@@ -1,7 +1,8 @@
 //! Reading: recent batches from memory, all others by the keys that footers list, fetched with `multi_get` in up to four
-//! parts at once on a small pool of threads. What comes from the database is checked: its CRC, and that it is the batch
+//! parts at once on a small pool of threads; a reader that goes through a log finds the next stretch fetched. What comes from the database is checked: its CRC, and that it is the batch
 //! that its key says (R5, D5).
 
+mod ahead;
 mod fetch;
 mod footers;
 mod plan;
@@ -16,17 +17,19 @@ use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub(crate) use self::ahead::Ahead;
 pub(crate) use self::footers::{FooterCache, footer};
 pub(crate) use self::pool::Readers;
 pub(crate) use self::search::{Wanted, by_timestamp};
 
+use self::ahead::{MOST_BYTES, Place, STRETCH_BYTES, Sequel, Stretch, cut};
 use self::fetch::{Fetched, fetch};
 use self::plan::{Located, plan};
 use super::log::LogCell;
 use super::shared::Shared;
 use super::{ReadError, StorageError};
 
-/// A read is split for this many threads at most, and not below [`PART_BYTES`].
+/// A read is split for about this many threads, and not far below [`PART_BYTES`].
 const PARTS: usize = 4;
 const PART_BYTES: u64 = 256 << 10;
 /// How often a read is planned anew because what it planned on was rewritten or truncated meanwhile.
@@ -40,24 +43,58 @@ pub(crate) struct Range {
     pub(crate) max_bytes: usize,
 }
 
-type Answer = oneshot::Sender<Result<Vec<Bytes>, ReadError>>;
+type Answered = Result<Vec<Bytes>, ReadError>;
+type Answer = oneshot::Sender<Answered>;
 
 /// Reads a range.
-pub(crate) fn read(
-    shared: &Arc<Shared>,
-    cell: &Arc<LogCell>,
-    range: Range,
-) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
+pub(crate) fn read(shared: &Arc<Shared>, cell: &Arc<LogCell>, range: Range) -> BoxFuture<'static, Answered> {
     match from_memory(cell, range) {
         Ok(Some(batches)) => ready(Ok(batches)).boxed(),
         Err(fault) => ready(Err(fault)).boxed(),
-        Ok(None) => {
-            let (answer, answered) = oneshot::channel();
-            let job = Job { shared: Arc::clone(shared), cell: Arc::clone(cell), range };
-            shared.readers.run(move || job.run(0, answer));
-            answered.map(|got| got.unwrap_or_else(|_| Err(StorageError::Closed.into()))).boxed()
-        }
+        Ok(None) => match shared.ahead.begin(cell, range.from) {
+            Place::Unknown => from_disk(shared, cell, range, Behind::Noted),
+            Place::End => from_disk(shared, cell, range, Behind::Fetched),
+            Place::Fetched(stretch) => from_stretch(shared, cell, range, stretch),
+        },
     }
+}
+
+fn from_disk(shared: &Arc<Shared>, cell: &Arc<LogCell>, range: Range, behind: Behind) -> BoxFuture<'static, Answered> {
+    let (answer, answered) = oneshot::channel();
+    Job { shared: Arc::clone(shared), cell: Arc::clone(cell), range, behind }.start(answer);
+    answered.map(|got| got.unwrap_or_else(|_| Err(StorageError::Closed.into()))).boxed()
+}
+
+/// Answers with what was fetched ahead, or goes to the disk after all if nothing good came of that.
+fn from_stretch(
+    shared: &Arc<Shared>,
+    cell: &Arc<LogCell>,
+    range: Range,
+    stretch: Stretch,
+) -> BoxFuture<'static, Answered> {
+    if let Some(end) = stretch.sequel.asked() {
+        fetch_ahead(shared, cell, Range { from: end, ..range });
+    }
+    let (shared, cell) = (Arc::clone(shared), Arc::clone(cell));
+    Box::pin(async move {
+        match stretch.answered.await.map(|fetched| fetched.map(|batches| cut(batches, range))) {
+            Ok(Ok(batches)) if !batches.is_empty() => Ok(batches),
+            _ => from_disk(&shared, &cell, range, Behind::Noted).await,
+        }
+    })
+}
+
+/// Begins to fetch a range that is likely to be asked for next.
+fn fetch_ahead(shared: &Arc<Shared>, cell: &Arc<LogCell>, range: Range) {
+    // What is in memory, or not there, needs nothing.
+    if !matches!(from_memory(cell, range), Ok(None)) {
+        return;
+    }
+    let (answer, answered) = oneshot::channel();
+    let place = if shared.readers.have_time() { shared.ahead.reserve(cell, range.from, answered) } else { None };
+    let Some(sequel) = place else { return shared.ahead.note(cell.id, range.from) };
+    let range = Range { max_bytes: range.max_bytes.min(STRETCH_BYTES), ..range };
+    Job { shared: Arc::clone(shared), cell: Arc::clone(cell), range, behind: Behind::Asked(sequel) }.start(answer);
 }
 
 /// Checks the range and answers it if nothing must be fetched.
@@ -76,14 +113,32 @@ fn from_memory(cell: &LogCell, range: Range) -> Result<Option<Vec<Bytes>>, ReadE
     Ok(inner.recent.read(range.from, range.before, range.max_bytes))
 }
 
+/// What becomes of the stretch behind a read.
+#[derive(Clone)]
+enum Behind {
+    /// It is noted where the read ends.
+    Noted,
+    /// It is fetched: the read belongs to a sequence.
+    Fetched,
+    /// It is fetched once this one is asked for, which is itself fetched ahead.
+    Asked(Arc<Sequel>),
+}
+
 /// A read that needs the database.
+#[derive(Clone)]
 struct Job {
     shared: Arc<Shared>,
     cell: Arc<LogCell>,
     range: Range,
+    behind: Behind,
 }
 
 impl Job {
+    fn start(self, answer: Answer) {
+        let shared = Arc::clone(&self.shared);
+        shared.readers.run(move || self.run(0, answer));
+    }
+
     fn run(self, attempt: usize, answer: Answer) {
         // The log may have changed since: truncated, trimmed, deleted.
         match from_memory(&self.cell, self.range) {
@@ -94,7 +149,30 @@ impl Job {
             Err(fault) => reply(answer, Err(fault)),
             Ok(None) if attempt + 1 < ATTEMPTS => self.run(attempt + 1, answer),
             Ok(None) => reply(answer, Err(self.missing())),
-            Ok(Some(located)) => self.fetch(&located, attempt, answer),
+            Ok(Some(located)) if self.is_worth(&located) => self.fetch(&located, attempt, answer),
+            // Whoever asks for it will read it.
+            Ok(Some(_)) => {}
+        }
+    }
+
+    /// What is fetched ahead is kept in memory.
+    fn is_worth(&self, located: &[Located]) -> bool {
+        !matches!(self.behind, Behind::Asked(_)) || total(located) <= MOST_BYTES
+    }
+
+    /// It is known where the read will end.
+    fn planned(&self, located: &[Located]) {
+        let Some(end) = located.last().map(|last| last.last + 1) else { return };
+        let fetched = match &self.behind {
+            Behind::Noted => false,
+            Behind::Fetched => true,
+            Behind::Asked(sequel) if sequel.ends(end) => true,
+            Behind::Asked(_) => return,
+        };
+        if fetched {
+            fetch_ahead(&self.shared, &self.cell, Range { from: end, ..self.range });
+        } else {
+            self.shared.ahead.note(self.cell.id, end);
         }
     }
 
@@ -107,6 +185,9 @@ impl Job {
         for (at, part) in parts.into_iter().enumerate() {
             let assembly = Arc::clone(&assembly);
             shared.readers.run(move || assembly.work(at, &part));
+        }
+        if attempt == 0 {
+            assembly.job.planned(located);
         }
         if let Some(own) = own {
             let at = assembly.state.lock().parts.len() - 1;
@@ -154,9 +235,7 @@ impl Assembly {
         match assemble(parts) {
             Some(answered) => reply(answer, answered),
             None if self.attempt + 1 < ATTEMPTS => {
-                let Job { shared, cell, range } = &self.job;
-                let job = Job { shared: Arc::clone(shared), cell: Arc::clone(cell), range: *range };
-                job.run(self.attempt + 1, answer);
+                self.job.clone().run(self.attempt + 1, answer);
             }
             None => reply(answer, Err(self.job.missing())),
         }
@@ -177,11 +256,24 @@ fn assemble(parts: Vec<Vec<Fetched>>) -> Option<Result<Vec<Bytes>, ReadError>> {
     Some(Ok(batches))
 }
 
+/// Parts for several threads, cut where storage epochs meet: what lies in one is read at once. An epoch that has more than
+/// one part and a half is cut as well.
 fn split(located: &[Located]) -> Vec<Vec<Located>> {
-    let bytes: u64 = located.iter().map(|batch| u64::from(batch.bytes)).sum();
-    let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(PARTS).clamp(1, PARTS).min(located.len());
-    let size = located.len().div_ceil(parts.max(1)).max(1);
-    located.chunks(size).map(<[Located]>::to_vec).collect()
+    let part = (total(located) / PARTS as u64).max(PART_BYTES);
+    let (mut parts, mut begin, mut bytes) = (vec![], 0, 0);
+    for at in 0..located.len() {
+        bytes += u64::from(located[at].bytes);
+        let ends_epoch = located.get(at + 1).is_some_and(|next| next.epoch != located[at].epoch);
+        if at + 1 == located.len() || bytes >= part * 3 / 2 || (ends_epoch && bytes >= part / 2) {
+            parts.push(located[begin..=at].to_vec());
+            (begin, bytes) = (at + 1, 0);
+        }
+    }
+    parts
+}
+
+fn total(located: &[Located]) -> u64 {
+    located.iter().map(|batch| u64::from(batch.bytes)).sum()
 }
 
 /// The reader may be gone.

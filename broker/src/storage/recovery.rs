@@ -14,7 +14,7 @@ mod identity;
 use std::path::Path;
 use std::sync::Arc;
 
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, WriteBatch};
 use taffrail_proto::record::BatchHeader;
 
 use super::disk::Volume;
@@ -89,7 +89,9 @@ fn scan(data_dir: &Path, same_boot: bool, accept_loss: bool) -> Result<bool, Sto
 
 fn open_data(dir: &Path, engine: &EngineOptions) -> Result<DB, StorageError> {
     let tuned = options::data(engine, options::supports_direct_io(dir))?;
-    DB::open(&tuned, dir).map_err(|cause| StorageError::unopened(dir, &cause))
+    // Its only column family, by name: only so can its handle be had, which reads of many keys ask for.
+    let batches = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, tuned.clone());
+    DB::open_cf_descriptors(&tuned, dir, [batches]).map_err(|cause| StorageError::unopened(dir, &cause))
 }
 
 struct Recovery<'a> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
-use rocksdb::DB;
+use rocksdb::{ColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME};
 use tokio::sync::oneshot;
 
 use super::epochs::Epochs;
@@ -16,7 +16,7 @@ use super::lock::DirLock;
 use super::log::LogCell;
 use super::maintenance::Keeper;
 use super::meta::MetaDb;
-use super::read::{FooterCache, Readers};
+use super::read::{Ahead, FooterCache, Readers};
 use super::writer::{Command, Operation};
 use super::{EngineOptions, Identity, LogId, PartitionId, StorageError};
 
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) footers: FooterCache,
     pub(crate) copies: Copies,
     pub(crate) readers: Readers,
+    pub(crate) ahead: Ahead,
     /// The epoch that the writer fills.
     pub(crate) open_epoch: AtomicU32,
     /// One round of maintenance at a time.
@@ -86,6 +87,7 @@ impl Shared {
             epochs: Mutex::new(opened.epochs),
             footers: FooterCache::default(),
             copies: opened.copies,
+            ahead: Ahead::default(),
             open_epoch: AtomicU32::new(opened.open_epoch),
             maintenance: Mutex::default(),
             disk_full: AtomicBool::new(false),
@@ -101,6 +103,11 @@ impl Shared {
     /// The database of batches, footers and ledger records.
     pub(crate) fn data(&self) -> &DB {
         &self.data
+    }
+
+    /// The one column family of that database.
+    pub(crate) fn batches(&self) -> &ColumnFamily {
+        self.data.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("the database is opened with it")
     }
 
     /// Directory of the database of batches.

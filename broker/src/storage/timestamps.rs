@@ -8,7 +8,7 @@ use taffrail_proto::record::{BatchError, Scratch, records};
 
 use super::TimestampHit;
 
-/// The largest value that a topic's `max.message.bytes` may have: what is stored was accepted under it or less.
+/// No topic's `max.message.bytes` is or ever was larger: what is stored was accepted under it or less.
 const LARGEST_BATCH_BYTES: usize = 32 << 20;
 
 /// The first record of `batch` among `offsets` whose timestamp is `timestamp` or later.

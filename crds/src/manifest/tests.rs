@@ -87,7 +87,7 @@ spec:
             ("10:3 spec.confg", "unknown field: there are clusterRef, config"),
             ("12:5 spec.config.retention", "7d or 1h30m, or the word forever"),
             ("13:5 spec.config.retentionBytes", "1 at least"),
-            ("14:5 spec.config.maxMessageBytes", "from 1Ki to 32Mi"),
+            ("14:5 spec.config.maxMessageBytes", "from 1Ki to 7Mi"),
             ("15:5 spec.config.durability", "write one of \"os\", \"disk\""),
             ("16:5 spec.config.minInSyncReplicas", "the least is 1"),
             ("18:7 spec.config.kafka[cleanup.policy]", "compaction by key is not available"),
@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn what_is_admitted_reads_back_as_it_was_written(
         partitions in 1..=10_000, factor in prop::option::of(1..=7), retention in prop::option::of(0..u64::MAX),
-        bytes in prop::option::of(1..u64::MAX), most in prop::option::of(1024..=33_554_432u64), name in "[a-z]{6,9}",
+        bytes in prop::option::of(1..u64::MAX), most in prop::option::of(1024..=7_340_032u64), name in "[a-z]{6,9}",
         topic_name in prop::option::of("[a-zA-Z][a-zA-Z0-9._-]{5,20}"),
     ) {
         let mut topic = Topic::new(&name, crate::TopicSpec { partitions, replication_factor: factor, topic_name, ..Default::default() });

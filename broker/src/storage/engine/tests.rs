@@ -197,9 +197,11 @@ fn p5_a_truncation_builds_no_producer_from_a_history_with_holes() {
     assert_eq!(log.producers().check(&second), Err(SequenceError::Unknown), "it would be there twice");
 }
 
+mod ahead;
 mod blocks;
 mod crash;
 mod damage;
+mod files;
 
 mod contract {
     use super::*;

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rocksdb::DB;
 
 use super::Front;
@@ -16,12 +17,14 @@ use super::Front;
 #[derive(Debug)]
 pub(crate) struct Copies {
     dir: PathBuf,
+    /// Held while something is written: the draft's name is the same for all.
+    writing: Mutex<()>,
 }
 
 impl Copies {
     /// Those of a data directory.
     pub(crate) fn of(dir: &Path) -> Self {
-        Self { dir: dir.join("fronts") }
+        Self { dir: dir.join("fronts"), writing: Mutex::new(()) }
     }
 
     /// The directory; it is made with the first copy.
@@ -50,12 +53,20 @@ impl Copies {
         let there = self.epochs();
         for &epoch in epochs.difference(&there) {
             let Ok(front) = Front::original(data, epoch) else { continue };
-            if let Err(cause) = self.write(epoch, &front) {
-                tracing::warn!(epoch, %cause, "no copy of the storage epoch's footers could be made");
+            if !self.add(epoch, &front) {
                 return;
             }
         }
         there.difference(epochs).for_each(|&epoch| self.remove(epoch));
+    }
+
+    /// Makes the copy of an epoch's front. False if it cannot be written.
+    pub(crate) fn add(&self, epoch: u32, front: &Front) -> bool {
+        let written = self.write(epoch, front);
+        if let Err(cause) = &written {
+            tracing::warn!(epoch, %cause, "no copy of the storage epoch's footers could be made");
+        }
+        written.is_ok()
     }
 
     /// Removes those that are not whole.
@@ -64,6 +75,7 @@ impl Copies {
     }
 
     fn write(&self, epoch: u32, front: &Front) -> io::Result<()> {
+        let _writing = self.writing.lock();
         fs::create_dir_all(&self.dir)?;
         // Under another name first: whatever has a number is meant to be whole.
         let draft = self.dir.join("draft");

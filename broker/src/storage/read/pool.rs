@@ -39,6 +39,11 @@ impl Readers {
         }
     }
 
+    /// What is sent now is begun soon: each thread has two jobs before it at most.
+    pub(crate) fn have_time(&self) -> bool {
+        self.running.lock().as_ref().is_some_and(|running| running.queue.len() <= 2 * running.threads.len())
+    }
+
     /// Ends the threads when the jobs that wait are done.
     pub(crate) fn stop(&self) {
         let running = self.running.lock().take();

@@ -11,6 +11,7 @@ use crate::crash::{CrashPoint, hit};
 use crate::storage::StorageError;
 use crate::storage::epochs::EpochInfo;
 use crate::storage::footer::{Footer, Piece, Seal};
+use crate::storage::front::Front;
 use crate::storage::keys::{DataKey, META_EPOCHS};
 use crate::storage::log::LogCell;
 use crate::storage::wal::sync_mark;
@@ -97,11 +98,12 @@ impl Writer {
             pieces.extend(piece.map(|piece| (cell, piece)));
         }
         let bytes = pieces.iter().filter_map(|(_, piece)| Some(piece.span?.bytes)).sum();
+        let mut footers = Vec::with_capacity(pieces.len());
         for (cell, piece) in &mut pieces {
-            put_footer(&mut batch, number, cell, piece);
+            footers.push((cell.id, put_footer(&mut batch, number, cell, piece)));
         }
-        let seal = Seal { footers: pieces.len() as u64, bytes, replaces: vec![] };
-        batch.put(DataKey::Seal { epoch: number }.encode(), seal.encode());
+        let seal = Seal { footers: pieces.len() as u64, bytes, replaces: vec![] }.encode();
+        batch.put(DataKey::Seal { epoch: number }.encode(), &seal);
         let data = self.shared.data();
         data.write(batch).map_err(|cause| self.shared.fail("write footers", &cause))?;
         hit(CrashPoint::Seal);
@@ -115,7 +117,16 @@ impl Writer {
         self.open = OpenEpoch::new(next);
         self.shared.open_epoch.store(next, Release);
         self.clock.begin_epoch();
+        self.copy_front(number, Front::written(seal, footers));
         Ok(())
+    }
+
+    /// Has the copy of an epoch's front made by a thread that may wait for the file system.
+    fn copy_front(&self, epoch: u32, front: Front) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.readers.run(move || {
+            shared.copies.add(epoch, &front);
+        });
     }
 
     /// Seals, flushes, syncs: nothing is left in memory.
@@ -157,9 +168,11 @@ impl Writer {
     }
 }
 
-fn put_footer(batch: &mut WriteBatch, epoch: u32, cell: &LogCell, piece: &mut Piece) {
+/// Gives the footer as it was encoded.
+fn put_footer(batch: &mut WriteBatch, epoch: u32, cell: &LogCell, piece: &mut Piece) -> Vec<u8> {
     let footer = Footer::encode_pieces(std::slice::from_ref(piece));
-    batch.put(DataKey::Footer { epoch, log: cell.id }.encode(), footer);
+    batch.put(DataKey::Footer { epoch, log: cell.id }.encode(), &footer);
     // The list of batches is on the disk now, or soon.
     piece.batches = vec![];
+    footer
 }

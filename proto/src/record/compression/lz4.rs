@@ -8,13 +8,15 @@
 
 use std::io::Write;
 
-use lz4_flex::block::{DecompressError, decompress_into_with_dict};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::super::error::BatchError;
 use super::{Compression, stretch};
 
+mod block;
 mod xxh32;
+
+use block::{Fault, decode};
 use xxh32::xxh32;
 
 const FRAME_MAGIC: u32 = 0x184d_2204;
@@ -139,12 +141,11 @@ fn block(frame: &Frame, data: &[u8], output: &mut Vec<u8>, start: usize, limit: 
     let most = frame.max_block.min(data.len() * MAX_RATIO);
     let room = most.min(limit - start);
     stretch(output, start, start + room, limit);
-    let (before, target) = output.split_at_mut(start);
-    let dictionary = if frame.flags & FLG_INDEPENDENT == 0 { &before[start.saturating_sub(WINDOW)..] } else { &[] };
-    match decompress_into_with_dict(data, &mut target[..room], dictionary) {
-        Ok(written) => Ok(start + written),
-        Err(DecompressError::OutputTooSmall { .. }) if room < most => Err(BatchError::TooLargeUnpacked { limit }),
-        Err(error) => Err(corrupt(error)),
+    let oldest = if frame.flags & FLG_INDEPENDENT == 0 { start.saturating_sub(WINDOW) } else { start };
+    match decode(data, &mut output[..start + room], start, oldest) {
+        Ok(end) => Ok(end),
+        Err(Fault::NoRoom) if room < most => Err(BatchError::TooLargeUnpacked { limit }),
+        Err(fault) => Err(corrupt(fault)),
     }
 }
 
