@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use crate::admin::Admin;
 use crate::config::ClientConfig;
-use crate::connection::{Connection, Connections, MAX_MESSAGE, Purpose};
+use crate::connection::{Connection, Connections, MAX_MESSAGE, Purpose, StreamPlace};
 use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, ErrorKind, RequestOutcome, Result};
 use crate::group::GroupConsumerBuilder;
@@ -89,6 +89,11 @@ impl Shared {
     /// A control connection to the broker whose turn it is.
     pub(crate) fn control(&self) -> Result<Connection> {
         self.connections.get(Purpose::Control, &self.control_endpoint())
+    }
+
+    /// A control connection with a place for one stream.
+    pub(crate) fn control_place(&self) -> Result<StreamPlace> {
+        self.connections.place(Purpose::Control, &self.control_endpoint())
     }
 
     /// The next control call goes to another broker: this one does not answer.

@@ -1,4 +1,5 @@
-//! Connections to brokers: three to each, so that data cannot hold up control calls, nor produce hold up fetch.
+//! Connections to brokers: three to each, so that data cannot hold up control calls, nor produce hold up fetch; and more
+//! where many producers and consumers share a client, for a broker allows each connection 64 streams.
 //!
 //! They connect when they are first used and again by themselves after a fault (tonic's lazy channels); whoever uses one
 //! decides how long to wait between tries. Frame and window sizes are those measured for Taffrail: 256 KiB frames carry
@@ -29,6 +30,8 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(crate) const MAX_MESSAGE: usize = 40 << 20;
 /// An idle connection is probed this often, so that one whose peer vanished is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Streams that stay open on one connection; calls have the rest of what a broker allows.
+const STREAMS: usize = 32;
 /// Service account tokens rotate within an hour.
 const TOKEN_LIFETIME: Duration = Duration::from_mins(1);
 
@@ -50,7 +53,25 @@ pub(crate) enum Purpose {
 pub(crate) struct Connections {
     credentials: Credentials,
     connect_timeout: Duration,
-    open: Mutex<HashMap<(Purpose, String), Connection>>,
+    open: Mutex<HashMap<(Purpose, String), Vec<Open>>>,
+}
+
+/// A connection, and a mark that each of its streams has a copy of.
+struct Open {
+    connection: Connection,
+    mark: Arc<()>,
+}
+
+impl Open {
+    fn streams(&self) -> usize {
+        Arc::strong_count(&self.mark) - 1
+    }
+}
+
+/// A connection with a place for one stream, which is given back when this is dropped.
+pub(crate) struct StreamPlace {
+    pub(crate) connection: Connection,
+    _mark: Arc<()>,
 }
 
 impl Connections {
@@ -62,16 +83,33 @@ impl Connections {
         }
     }
 
-    /// The connection to `endpoint` (`host:port`) for `purpose`. Does not wait: it connects when it is used.
+    /// The connection to `endpoint` (`host:port`) for calls. Does not wait: it connects when it is used.
     pub(crate) fn get(&self, purpose: Purpose, endpoint: &str) -> Result<Connection> {
-        let key = (purpose, endpoint.to_owned());
         let mut open = self.open.lock();
-        if let Some(connection) = open.get(&key) {
-            return Ok(connection.clone());
+        let there = open.entry((purpose, endpoint.to_owned())).or_default();
+        if there.is_empty() {
+            there.push(self.connect(endpoint)?);
         }
+        Ok(there[0].connection.clone())
+    }
+
+    /// A connection to `endpoint` for a stream that stays open: one that has room, or one more. Further ones than the first go
+    /// when they have no streams any more.
+    pub(crate) fn place(&self, purpose: Purpose, endpoint: &str) -> Result<StreamPlace> {
+        let mut open = self.open.lock();
+        let there = open.entry((purpose, endpoint.to_owned())).or_default();
+        let mut is_first = true;
+        there.retain(|open| std::mem::take(&mut is_first) || open.streams() > 0);
+        let at = there.iter().position(|open| open.streams() < STREAMS).unwrap_or(there.len());
+        if at == there.len() {
+            there.push(self.connect(endpoint)?);
+        }
+        Ok(StreamPlace { connection: there[at].connection.clone(), _mark: Arc::clone(&there[at].mark) })
+    }
+
+    fn connect(&self, endpoint: &str) -> Result<Open> {
         let connection = InterceptedService::new(self.channel(endpoint)?, self.credentials.clone());
-        open.insert(key, connection.clone());
-        Ok(connection)
+        Ok(Open { connection, mark: Arc::default() })
     }
 
     fn channel(&self, endpoint: &str) -> Result<Channel> {
@@ -167,5 +205,22 @@ mod tests {
         connections.get(Purpose::Fetch, "a:1").unwrap();
         connections.get(Purpose::Fetch, "a:1").unwrap();
         assert_eq!(connections.open.lock().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn streams_never_fill_a_connection_and_give_their_places_back() {
+        let connections = Connections::new(&ClientConfig::new("a"));
+        let place = || connections.place(Purpose::Fetch, "a:1").unwrap();
+        let counts = || connections.open.lock().values().flatten().map(Open::streams).collect::<Vec<_>>();
+        let mut places: Vec<_> = (0..=STREAMS * 2).map(|_| place()).collect();
+        assert_eq!(counts(), [STREAMS, STREAMS, 1]);
+        connections.get(Purpose::Fetch, "a:1").unwrap();
+        assert_eq!(counts().len(), 3, "calls need no connection of their own");
+        places.drain(..STREAMS);
+        let again = place();
+        assert_eq!(counts(), [1, STREAMS, 1]);
+        drop((places, again));
+        let _last = place();
+        assert_eq!(counts(), [1], "connections without streams go");
     }
 }

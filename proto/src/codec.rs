@@ -17,8 +17,9 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 
 pub use elements::MAX_ELEMENTS;
 
-/// What a stream's buffers begin with. Small, since a client may open thousands of streams.
-const INITIAL_BYTES: usize = 4 << 10;
+/// What a stream's buffers begin with, one for each way. Small, since thousands of members may each keep a stream open
+/// for a message of some bytes every few seconds.
+const INITIAL_BYTES: usize = 256;
 /// Messages that are ready at once are sent together up to this size: one HTTP/2 frame of the size both sides allow.
 const GATHER_BYTES: usize = 256 << 10;
 

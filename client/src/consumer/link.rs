@@ -19,7 +19,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::record::bad_batch;
 use super::state::{Received, ended};
-use crate::connection::{Connection, MAX_MESSAGE};
+use crate::connection::{MAX_MESSAGE, StreamPlace};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 
@@ -76,7 +76,7 @@ impl Link {
     /// Starts a stream; `buffered` bytes of an earlier one are not handed out yet.
     pub(super) fn connect(
         &mut self,
-        (endpoint, connection): (&Arc<str>, Connection),
+        (endpoint, place): (&Arc<str>, StreamPlace),
         client_id: String,
         buffered: u64,
         events: mpsc::UnboundedSender<Tagged>,
@@ -89,7 +89,7 @@ impl Link {
         let _ = frames.send(FetchStreamRequest { frame: Some(RequestFrame::Open(open)) });
         let (endpoint, generation) = (endpoint.clone(), self.generation);
         let tell = move |event| events.send(Tagged { endpoint: endpoint.clone(), generation, event }).is_ok();
-        let task = tokio::spawn(run(connection, queued, tell)).abort_handle();
+        let task = tokio::spawn(run(place, queued, tell)).abort_handle();
         self.state = State::Open { frames, task };
     }
 
@@ -134,11 +134,11 @@ impl Drop for Link {
 }
 
 async fn run(
-    connection: Connection,
+    place: StreamPlace,
     frames: mpsc::UnboundedReceiver<FetchStreamRequest>,
     tell: impl Fn(LinkEvent) -> bool + Send + 'static,
 ) {
-    let error = match stream(connection, frames, &tell).await {
+    let error = match stream(place, frames, &tell).await {
         Ok(()) => ended("the broker ended the fetch stream"),
         Err(error) => error,
     };
@@ -146,11 +146,11 @@ async fn run(
 }
 
 async fn stream(
-    connection: Connection,
+    place: StreamPlace,
     frames: mpsc::UnboundedReceiver<FetchStreamRequest>,
     tell: &(impl Fn(LinkEvent) -> bool + Send),
 ) -> Result<()> {
-    let mut client = ConsumerClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = ConsumerClient::new(place.connection.clone()).max_decoding_message_size(MAX_MESSAGE);
     let opening = timeout(OPEN_TIMEOUT, client.fetch_stream(UnboundedReceiverStream::new(frames))).await;
     let mut answers = opening.map_err(|_| ended("the broker did not open the fetch stream in time"))??.into_inner();
     while let Some(response) = answers.message().await? {

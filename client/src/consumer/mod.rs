@@ -257,10 +257,10 @@ impl Consumer {
         if at > now {
             return Some(at);
         }
-        match self.shared.connections.get(Purpose::Fetch, endpoint) {
-            Ok(connection) => {
+        match self.shared.connections.place(Purpose::Fetch, endpoint) {
+            Ok(place) => {
                 let (id, events) = (self.shared.config.client_id.clone(), self.link_events.0.clone());
-                link.connect((endpoint, connection), id, self.state.buffered_bytes, events);
+                link.connect((endpoint, place), id, self.state.buffered_bytes, events);
                 None
             }
             Err(_) => Some(link.close(now, rand::random())),

@@ -138,6 +138,7 @@ impl GroupConsumer {
             let done = |v: &View| v.epoch > 0 || v.failed.is_some();
             let waited = timeout_at(deadline, self.session.view.wait_for(done)).await;
             match waited {
+                Ok(Ok(view)) if view.failed.is_none() => break,
                 Ok(Ok(view)) => return view.failed.clone().map_or(Ok(()), Err),
                 Ok(Err(_)) => return Err(task_gone()),
                 Err(_) => {}
@@ -150,6 +151,9 @@ impl GroupConsumer {
                 None => return Err(not_taken_in(&self.group, patience)),
             }
         }
+        // The wait has seen the view, but nobody has done what it asks for: there may be an assignment in it already.
+        self.session.view.mark_changed();
+        Ok(())
     }
 
     /// The next records, of one or several partitions. Waits for them, keeps up with the group meanwhile, and tells the
@@ -327,8 +331,35 @@ fn not_taken_in(group: &str, patience: Duration) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::{mpsc, watch};
+
+    use super::session::Busy;
     use super::*;
     use crate::Client;
+
+    fn member(view: View) -> (GroupConsumer, watch::Sender<View>, mpsc::UnboundedReceiver<Command>) {
+        let shared = Client::connect("localhost:1").unwrap().0;
+        let (views, seen) = watch::channel(view);
+        let (commands, told) = mpsc::unbounded_channel();
+        let session = Session { view: seen, commands, busy: Busy::default() };
+        let (mode, reset) = (CommitMode::AtLeastOnce, ResetPolicy::Earliest);
+        let settings = Settings { mode, reset, follow: true, max_bytes: 1 << 20 };
+        let reader = Consumer::unassigned(shared.clone(), 1 << 20, reset);
+        (GroupConsumer::new(shared, "g".to_owned(), settings, session, reader, None), views, told)
+    }
+
+    /// Nothing else would wake the member before its next heartbeat, and others may wait for what it lets go of.
+    #[tokio::test]
+    async fn an_assignment_that_came_with_the_answer_to_a_join_is_acted_on_at_once() {
+        let alive_until = Instant::now() + Duration::from_mins(1);
+        let (target, waits_for, failed) = (None, None, None);
+        let away = View { member_id: "m".to_owned(), epoch: 0, era: 0, target, alive_until, waits_for, failed };
+        let (mut consumer, views, mut told) = member(away.clone());
+        views.send_replace(View { epoch: 1, target: Some(BTreeSet::new()), ..away });
+        consumer.joined().await.unwrap();
+        consumer.keep_up().await.unwrap();
+        assert!(matches!(told.try_recv(), Ok(Command::Owned(_, 1))), "the group is told what the member owns");
+    }
 
     /// Compiles only while a member can be moved to a task of its own.
     #[tokio::test]

@@ -137,7 +137,8 @@ impl Task {
     async fn converse(&mut self, backoff: &mut Backoff) -> Result<Conversation> {
         let (frames, queued) = mpsc::unbounded_channel();
         send(&frames, RequestFrame::Join(self.membership.joining(Instant::now())));
-        let mut client = GroupsClient::new(self.shared.control()?);
+        let place = self.shared.control_place()?;
+        let mut client = GroupsClient::new(place.connection.clone());
         let opening = timeout(OPEN_TIMEOUT, client.session(UnboundedReceiverStream::new(queued))).await;
         let mut answers = opening.map_err(|_| ended("the broker did not open the session in time"))??.into_inner();
         loop {

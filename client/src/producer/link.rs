@@ -20,7 +20,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
-use crate::connection::{Connection, MAX_MESSAGE};
+use crate::connection::{MAX_MESSAGE, StreamPlace};
 use crate::error::{Error, ErrorKind, RequestOutcome};
 use crate::retry::Backoff;
 
@@ -116,7 +116,7 @@ impl Link {
     /// Starts a new stream.
     pub(super) fn connect(
         &mut self,
-        connection: Connection,
+        place: StreamPlace,
         open: ProduceOpen,
         tell: impl Fn(Tagged) -> bool + Clone + Send + Sync + 'static,
     ) {
@@ -126,7 +126,7 @@ impl Link {
         let _ = frames.send(ProduceStreamRequest { frame: Some(RequestFrame::Open(open)) });
         let (endpoint, generation) = (self.endpoint.clone(), self.generation);
         let tell = move |event| tell(Tagged { endpoint: endpoint.clone(), generation, event });
-        let task = tokio::spawn(run(connection, queued, acks_none, tell)).abort_handle();
+        let task = tokio::spawn(run(place, queued, acks_none, tell)).abort_handle();
         self.state = State::Opening { frames, task };
     }
 
@@ -229,7 +229,7 @@ impl Drop for Link {
 
 /// Speaks gRPC until the stream ends or nobody listens.
 async fn run(
-    connection: Connection,
+    place: StreamPlace,
     frames: mpsc::UnboundedReceiver<ProduceStreamRequest>,
     acks_none: bool,
     tell: impl Fn(LinkEvent) -> bool + Clone + Send + Sync + 'static,
@@ -241,7 +241,7 @@ async fn run(
         }
         request
     });
-    let mut client = ProducerClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = ProducerClient::new(place.connection.clone()).max_decoding_message_size(MAX_MESSAGE);
     let opening = async {
         let mut answers = client.produce_stream(frames).await?.into_inner();
         let first = answers.message().await?;

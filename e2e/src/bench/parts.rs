@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::figures::Figures;
 use super::profile::{Profile, Profiler};
 use super::sitting::Sitting;
-use super::{client, cold, engine, hostile, mixed, produce, scale, stream};
+use super::{client, cold, coordinator, engine, group, hostile, mixed, produce, scale, stream};
 
 /// What can be measured by itself. Minutes are those of two cores and a disk of 1.3 GB/s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +31,10 @@ pub enum Part {
     Many,
     /// Memory at rest; three brokers [3 min].
     Rest,
+    /// Consumer groups as applications see them; three rounds [2 min].
+    Group,
+    /// The coordinator of groups: commits, its start, 10,000 members; three rounds [3 min].
+    Coordinator,
     /// 10,000 idle and 200 hostile clients; three rounds; needs root [3 min].
     Hostile,
 }
@@ -54,6 +58,8 @@ impl Part {
             Self::Client => block_in_place(|| client::run(sitting, figures)),
             Self::Many => scale::many(sitting, figures).await,
             Self::Rest => scale::rest(sitting, figures).await,
+            Self::Group => group::run(sitting, figures).await,
+            Self::Coordinator => coordinator::run(sitting, figures).await,
             Self::Hostile => hostile::run(sitting, figures).await,
         }
         .with_context(|| format!("part {}", self.name()))

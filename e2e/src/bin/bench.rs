@@ -16,7 +16,7 @@ use taffrail_e2e::bench::sitting::Sitting;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Measures Taffrail against the limits of this machine. All parts together take about 25 minutes, and up to 8 more where
+/// Measures Taffrail against the limits of this machine. All parts together take about 30 minutes, and up to 8 more where
 /// figures are missed and profiled.
 #[derive(Debug, Parser)]
 struct Options {

@@ -54,7 +54,7 @@ macro_rules! unary {
 #[tonic::async_trait]
 impl v1::groups_server::Groups for Service {
     type ConsumeStream = tokio_stream::wrappers::ReceiverStream<Result<v1::ConsumeResponse, Status>>;
-    type SessionStream = tokio_stream::wrappers::ReceiverStream<Result<v1::SessionResponse, Status>>;
+    type SessionStream = session::Answers;
 
     async fn consume(
         &self,

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use futures::future::OptionFuture;
+use futures::stream::Map;
 use taffrail_proto::v1::{self, SessionRequest, SessionResponse};
 use taffrail_proto::v1::{session_request as request, session_response as response};
 use tokio::sync::mpsc;
@@ -24,7 +26,10 @@ use crate::service::status::{Refused, invalid};
 /// Answers that wait to be sent.
 const ANSWERS_AHEAD: usize = 4;
 
-type Answers = ReceiverStream<Result<SessionResponse, Status>>;
+type Answer = Result<SessionResponse, Status>;
+
+/// A channel makes room for 32 messages at once: boxes keep an open stream small.
+pub(super) type Answers = Map<ReceiverStream<Box<Answer>>, fn(Box<Answer>) -> Answer>;
 
 /// Starts a stream's task.
 pub(super) fn begin(
@@ -34,56 +39,59 @@ pub(super) fn begin(
     inbound: Streaming<SessionRequest>,
 ) -> Answers {
     let (answers, outbound) = mpsc::channel(ANSWERS_AHEAD);
+    // In a box, as everything that is over before the stream is: thousands of streams may be open.
+    let joining = Box::pin(Session::join(Arc::clone(&broker), groups, call, inbound, answers.clone()));
     tokio::spawn(async move {
         let rpc = broker.metrics.rpc(Rpc::Session).clone();
         let _open = rpc.stream();
-        let ended = run(&broker, &groups, &call, inbound, &answers, &rpc).await;
+        let ended = match joining.await {
+            Ok(mut session) => session.serve(&rpc).await.map_err(|ended| ended.status(&broker.metrics)),
+            Err(status) => Err(status),
+        };
         if let Err(status) = ended {
-            let _ = answers.send(Err(status)).await;
+            let _ = answers.send(Box::new(Err(status))).await;
         }
     });
-    ReceiverStream::new(outbound)
+    let unboxed: fn(Box<Answer>) -> Answer = |answer| *answer;
+    ReceiverStream::new(outbound).map(unboxed)
 }
 
-async fn run(
-    broker: &Broker,
-    groups: &Arc<Groups>,
-    call: &Call,
-    mut inbound: Streaming<SessionRequest>,
-    answers: &mpsc::Sender<Result<SessionResponse, Status>>,
-    rpc: &RpcMetrics,
-) -> Result<(), Status> {
-    let refused = |refused: Refused| refuse(&broker.metrics, &refused.0);
-    let first = inbound.message().await?;
-    let Some(request::Frame::Join(join)) = first.and_then(|first| first.frame) else {
-        return Err(refused(invalid("frame", "the first frame must be `join`").into()));
-    };
-    let join = check::join(broker, call, &groups.directory(), join).map_err(refused)?;
-    let (member, membership, watch) = Member::join(groups, join).await.map_err(|error| refused(error.into()))?;
-    let mut session = Session { groups, call, member, answers, assigned: BTreeSet::new(), ask_again: None };
-    session.send(response::Frame::Joined(session.member.joined(&membership))).await;
-    session.assign(membership).await;
-    session.serve(inbound, watch, rpc).await.map_err(|ended| ended.status(&broker.metrics))
-}
-
-struct Session<'a> {
-    groups: &'a Arc<Groups>,
-    call: &'a Call,
+struct Session {
+    groups: Arc<Groups>,
+    call: Call,
     member: Member,
-    answers: &'a mpsc::Sender<Result<SessionResponse, Status>>,
+    inbound: Streaming<SessionRequest>,
+    watch: Watch,
+    answers: mpsc::Sender<Box<Answer>>,
     /// What the client was told that it owns.
     assigned: BTreeSet<TopicPartition>,
     /// The coordinator could not answer: when to ask it again.
     ask_again: Option<Instant>,
 }
 
-impl Session<'_> {
-    async fn serve(
-        &mut self,
+impl Session {
+    async fn join(
+        broker: Arc<Broker>,
+        groups: Arc<Groups>,
+        call: Call,
         mut inbound: Streaming<SessionRequest>,
-        mut watch: Watch,
-        rpc: &RpcMetrics,
-    ) -> Result<(), Ended> {
+        answers: mpsc::Sender<Box<Answer>>,
+    ) -> Result<Self, Status> {
+        let refused = |refused: Refused| refuse(&broker.metrics, &refused.0);
+        let first = inbound.message().await?;
+        let Some(request::Frame::Join(join)) = first.and_then(|first| first.frame) else {
+            return Err(refused(invalid("frame", "the first frame must be `join`").into()));
+        };
+        let join = check::join(&broker, &call, &groups.directory(), join).map_err(refused)?;
+        let (member, membership, watch) = Member::join(&groups, join).await.map_err(|error| refused(error.into()))?;
+        let (assigned, ask_again) = (BTreeSet::new(), None);
+        let mut session = Self { groups, call, member, inbound, watch, answers, assigned, ask_again };
+        session.send(response::Frame::Joined(session.member.joined(&membership))).await;
+        session.assign(membership).await;
+        Ok(session)
+    }
+
+    async fn serve(&mut self, rpc: &RpcMetrics) -> Result<(), Ended> {
         let drain = self.call.connection.drain.clone();
         let mut told = false;
         loop {
@@ -91,10 +99,10 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 () = self.answers.closed() => return Ok(()),
-                frame = inbound.message() => match frame.map_err(Ended::Status)? {
+                frame = self.inbound.message() => match frame.map_err(Ended::Status)? {
                     Some(SessionRequest { frame: Some(frame) }) => {
                         rpc.requests.inc();
-                        if self.take(frame).await? {
+                        if Box::pin(self.take(frame)).await? {
                             return Ok(());
                         }
                     }
@@ -105,12 +113,12 @@ impl Session<'_> {
                     // The member stays until its session timeout.
                     None => return Ok(()),
                 },
-                () = watch.changed() => self.refresh().await?,
-                Some(()) = again => self.refresh().await?,
+                () = self.watch.changed() => Box::pin(self.refresh()).await?,
+                Some(()) = again => Box::pin(self.refresh()).await?,
                 () = drain.announced.cancelled(), if !told => {
                     told = true;
                     let reason = "the broker is about to stop".to_owned();
-                    self.send(response::Frame::Drain(v1::Drain { reason })).await;
+                    Box::pin(self.send(response::Frame::Drain(v1::Drain { reason }))).await;
                 }
                 () = drain.closing.cancelled() => {
                     return Err(Ended::stopping());
@@ -132,7 +140,7 @@ impl Session<'_> {
                 self.member.heartbeat(current.then_some(owned), None).await
             }
             request::Frame::Subscribe(subscription) => {
-                let subscription = check::subscription(self.call, subscription)?;
+                let subscription = check::subscription(&self.call, subscription)?;
                 self.member.heartbeat(None, Some(subscription)).await
             }
             request::Frame::Leave(leave) => {
@@ -181,7 +189,7 @@ impl Session<'_> {
     }
 
     /// Whoever does not listen any more is noticed by the loop.
-    async fn send(&self, frame: response::Frame) {
-        let _ = self.answers.send(Ok(SessionResponse { frame: Some(frame) })).await;
+    async fn send(&mut self, frame: response::Frame) {
+        let _ = self.answers.send(Box::new(Ok(SessionResponse { frame: Some(frame) }))).await;
     }
 }

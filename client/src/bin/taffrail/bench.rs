@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
-use taffrail_client::{Client, Position, Producer, Record, RecordBatch};
+use taffrail_client::{Client, CommitMode, Position, Producer, Record, RecordBatch};
 
 use crate::output::{self, Format};
 use crate::produce::{AcksMode, CompressionMode, DeliveryMode};
@@ -61,6 +61,9 @@ pub(crate) struct ConsumeBench {
     /// Read as the only member of this group, from where it stopped, and commit all that is read.
     #[arg(short, long)]
     group: Option<String>,
+    /// Commit this often; otherwise after each call that brought records, about 1 MiB.
+    #[arg(long, requires = "group", value_parser = humantime::parse_duration)]
+    auto_commit: Option<Duration>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -197,12 +200,17 @@ impl ConsumeBench {
     async fn run(self, client: &Client) -> Result<()> {
         let mut read = Read::default();
         let begin = if let Some(group) = &self.group {
-            let mut consumer = client.group_consumer(group).topics([&self.topic]).follow(false).start().await?;
+            let mode = self.auto_commit.map_or(CommitMode::AtLeastOnce, CommitMode::Auto);
+            let builder = client.group_consumer(group).topics([&self.topic]).commits(mode).follow(false);
+            let mut consumer = builder.start().await?;
             let begin = Instant::now();
             while let Some(records) = consumer.next().await? {
                 records.batches().try_for_each(|batch| read.all_of(batch))?;
-                consumer.commit().await?;
+                if mode == CommitMode::AtLeastOnce {
+                    consumer.commit().await?;
+                }
             }
+            consumer.close().await?;
             begin
         } else {
             let builder = client.consumer().topic(&self.topic).from(Position::Earliest).follow(false);

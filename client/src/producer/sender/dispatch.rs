@@ -96,8 +96,8 @@ impl Sender {
         let open =
             ProduceOpen { acks: self.settings.acks.to_wire().into(), client_id: self.shared.config.client_id.clone() };
         let events = self.events.0.clone();
-        match self.shared.connections.get(Purpose::Produce, endpoint) {
-            Ok(connection) => link.connect(connection, open, move |tagged| events.send(Event::Link(tagged)).is_ok()),
+        match self.shared.connections.place(Purpose::Produce, endpoint) {
+            Ok(place) => link.connect(place, open, move |tagged| events.send(Event::Link(tagged)).is_ok()),
             Err(error) => self.on_lost(endpoint, &error),
         }
     }
