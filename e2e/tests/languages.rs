@@ -2,13 +2,17 @@
 //! even those.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use taffrail_e2e::cli::{self, cache, cli, project, set_up};
-use taffrail_e2e::process::{Broker, BrokerOptions};
+use taffrail_e2e::process::{Broker, BrokerOptions, Process};
+
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const INPUT: &str = "anna:1\nben:2\nanna:3\ncarla:4\nanna:5\n";
 
@@ -124,6 +128,61 @@ fn members_of_a_group_go_on_where_others_stopped_whatever_their_language() -> Re
     let rest = printed.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     seen.extend(rest.iter().map(|r| format!("{} {}", r["partition"], r["offset"])));
     assert_eq!((rest.len(), seen.len()), (100, 300), "{printed}");
+    Ok(())
+}
+
+/// Reads 200 records as a member of group `g`, 100 of them after the broker was killed and started again.
+fn goes_through_a_restart(member: &mut Command) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let broker = start(dir.path(), "shared")?;
+    let write = |broker: &Broker, from: usize| {
+        let keyed = (from..from + 100).map(|n| format!("k{n}:v{n}")).collect::<Vec<_>>().join("\n");
+        cli(&broker.endpoint(), "produce shared --key-separator :", &keyed)?.ok()
+    };
+    let describe = |broker: &Broker| -> Result<Value> {
+        let ended = cli(&broker.endpoint(), "group describe g -o json", "")?;
+        Ok(ended.ok().ok().map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default())
+    };
+    write(&broker, 0)?;
+    let printed = dir.path().join("printed");
+    member.args([&address(&broker), "shared", "g", "200"]).stdin(Stdio::null()).stdout(File::create(&printed)?);
+    let mut member = Process(member.spawn()?);
+    let begin = Instant::now();
+    while std::fs::read_to_string(&printed)?.lines().count() < 100 || describe(&broker)?["lag"] != 0 {
+        ensure!(begin.elapsed() < PATIENCE, "it does not begin");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let before = describe(&broker)?["members"].clone();
+    let broker = broker.kill()?.start()?;
+    write(&broker, 100)?;
+    ensure!(member.wait(PATIENCE)?.success(), "it ended badly");
+    let printed = std::fs::read_to_string(&printed)?;
+    let places: BTreeSet<_> = printed.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>()).collect();
+    assert_eq!((printed.lines().count(), places.len()), (200, 200), "each record once");
+    assert_eq!(before.as_array().map(Vec::len), Some(1), "{before}");
+    let after = describe(&broker)?;
+    assert_eq!((&after["lag"], &after["state"]), (&0.into(), &"empty".into()), "committed, and left: {after}");
+    Ok(())
+}
+
+#[test]
+fn members_in_python_and_go_go_on_by_themselves_after_the_broker_was_killed() -> Result<()> {
+    set_up(&["python", "go"])?;
+    let mut python = Command::new(cache()?.join("venv/bin/python"));
+    goes_through_a_restart(python.arg(project().join("client/examples/python/group.py")))?;
+    // Not by `go run`, which would outlive a test that fails.
+    let dir = tempfile::tempdir()?;
+    let mut build = Command::new("go");
+    build.current_dir(project().join("client/examples/go")).args(["build", "-o"]).arg(dir.path()).arg("./group");
+    cli::run(&mut build, "")?.ok()?;
+    goes_through_a_restart(&mut Command::new(dir.path().join("group")))
+}
+
+#[test]
+fn the_member_in_python_has_no_more_than_forty_lines() -> Result<()> {
+    let script = std::fs::read_to_string(project().join("client/examples/python/group.py"))?;
+    let lines = script.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("\"\"\""));
+    assert!(lines.count() <= 40);
     Ok(())
 }
 

@@ -54,6 +54,35 @@ fn the_code_in_the_readme_is_the_code_of_the_examples() -> Result<()> {
     Ok(())
 }
 
+/// All of the project's Rust below a folder.
+fn sources(dir: &Path, all: &mut String) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources(&path, all)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&std::fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_test_that_the_promises_name_is_there() -> Result<()> {
+    let promises = std::fs::read_to_string(project().join("docs/delivery.md"))?;
+    let mut all = String::new();
+    for part in ["broker/src", "broker/tests", "client/src", "e2e/tests"] {
+        sources(&project().join(part), &mut all)?;
+    }
+    let is_test =
+        |word: &&str| word.matches('_').count() > 2 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let named: Vec<_> = promises.split('`').filter(is_test).filter(|word| *word == word.to_lowercase()).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !all.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "not there: {missing:?}");
+    assert!(named.len() > 15, "{named:?}");
+    Ok(())
+}
+
 /// A shell with a process group of its own; whatever it started ends with it.
 struct Group(Process);
 

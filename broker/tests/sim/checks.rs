@@ -54,6 +54,17 @@ impl Simulation {
         }
     }
 
+    /// C6: what a member does not hold any more by the log, it has let go of itself: the next owner may have it at once.
+    pub(crate) fn check_released(&mut self) {
+        for (group, member, partition) in std::mem::take(&mut self.broker.model.released) {
+            for client in self.clients.iter().filter(|client| client.group == group && client.member == member) {
+                let is_current = self.broker.model.is_current(&group, &member, client.epoch);
+                let holds = is_current && client.owned.contains(&partition);
+                assert!(!holds, "C6: {partition:?} was taken from {member}, which owns it");
+            }
+        }
+    }
+
     /// C8 and no lost commit: what was acknowledged before it was asked for is there, and nothing else ever.
     fn check_offset(&mut self, reply: Reply, partition: TopicPartition, offset: Option<i64>) {
         let group = &self.clients[reply.client].group;

@@ -57,6 +57,7 @@ seen! {
     HandedOver: "branch: partition taken over from another member",
     LetGo: "branch: member let go of what it was asked to",
     LateLetGo: "branch: heartbeat of an older epoch let go of nothing",
+    LateResume: "branch: resume of an older epoch let go of nothing",
     SessionTimeout: "branch: removed by session timeout",
     RebalanceTimeout: "branch: removed by rebalance timeout",
     Fenced: "branch: fenced",

@@ -103,9 +103,14 @@ impl Simulation {
             self.work(at);
         }
         let reconnects = std::mem::take(&mut self.clients[at].reconnects);
-        let request = if reconnects || self.faulty && self.rng.once_in(12) {
+        let request = if reconnects || self.faulty && self.rng.once_in(8) {
             self.counts.saw(Seen::Resumed);
-            self.clients[at].resume()
+            let resume = self.clients[at].resume();
+            if self.faulty && self.rng.once_in(3) {
+                // On a stream before, which the client has given up.
+                self.send_late(at, What::Membership, resume.clone());
+            }
+            resume
         } else {
             let new = (self.faulty && self.rng.once_in(40)).then(|| any_subscription(&mut self.rng));
             if let Some(new) = &new {

@@ -23,6 +23,8 @@ pub(crate) struct Group {
     pub(crate) members: BTreeMap<String, Current>,
     pub(crate) targets: BTreeMap<String, BTreeSet<TopicPartition>>,
     pub(crate) offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    /// Highest epoch that a member has had.
+    highest: i32,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ pub(crate) struct Model {
     pub(crate) expiring: bool,
     /// How often groups or offsets were removed.
     pub(crate) removals: u32,
+    /// What members have let go of by the records since this was last looked at: group, member, partition.
+    pub(crate) released: Vec<(String, String, TopicPartition)>,
 }
 
 impl Model {
@@ -47,10 +51,14 @@ impl Model {
         current.is_some_and(|current| !current.away && current.joined <= epoch)
     }
 
-    /// A heartbeat from before its member was asked to let go of something that it does not name.
+    /// A heartbeat, or a resuming join, from before its member was asked to let go of something that it does not name.
     pub(crate) fn is_late_release(&self, request: &Request) -> bool {
-        let Request::Heartbeat(Heartbeat { group, member, epoch, owned: Some(owned), .. }) = request else {
-            return false;
+        let (group, member, epoch, owned) = match request {
+            Request::Heartbeat(Heartbeat { group, member, epoch, owned: Some(owned), .. }) => {
+                (group, member, epoch, owned)
+            }
+            Request::Join(join) => (&join.group, &join.member, &join.epoch, &join.owned),
+            _ => return false,
         };
         let current = self.groups.get(group).and_then(|group| group.members.get(member));
         current.is_some_and(|current| {
@@ -89,7 +97,11 @@ impl Model {
         }
         let group = self.groups.get_mut(id).expect("it was made");
         match change {
-            Change::Current { member, current } => group.hold(member, current, counts),
+            Change::Current { member, current } => {
+                let released = group.hold(member, current, counts);
+                let of = |partition| (id.to_owned(), member.to_string(), partition);
+                self.released.extend(released.into_iter().map(of));
+            }
             Change::MemberRemoved { member } => {
                 let current = group.members.remove(&**member).expect("only a member that is there can go");
                 group.targets.remove(&**member);
@@ -116,8 +128,10 @@ impl Model {
 }
 
 impl Group {
-    /// C6, by the log: what a member gets is nobody's.
-    fn hold(&mut self, id: &str, current: &Current, counts: &mut Counts) {
+    /// C6, by the log: what a member gets is nobody's. C5: whoever joins has a higher epoch than anybody before, or a commit
+    /// from an earlier life of its id would pass for its own. Answers what the member does not hold any more.
+    fn hold(&mut self, id: &str, current: &Current, counts: &mut Counts) -> Vec<TopicPartition> {
+        let mut released = vec![];
         for partition in current.assigned.keys().chain(current.revoking.keys()) {
             for (other, has) in &self.members {
                 let holds = has.assigned.contains_key(partition) || has.revoking.contains_key(partition);
@@ -131,11 +145,19 @@ impl Group {
             if before.revoking.len() > current.revoking.len() {
                 counts.saw(Seen::LetGo);
             }
+            let holds = |p: &&TopicPartition| current.assigned.contains_key(p) || current.revoking.contains_key(p);
+            released.extend(before.assigned.keys().chain(before.revoking.keys()).filter(|p| !holds(p)).copied());
+        } else {
+            let Current { joined, epoch, .. } = current;
+            let is_new = *joined > self.highest && epoch == joined;
+            assert!(is_new, "C5: {id} joins with {joined}, and members before it had up to {}", self.highest);
         }
+        self.highest = self.highest.max(current.epoch);
         match self.members.get_mut(id) {
             Some(member) => member.clone_from(current),
             None => drop(self.members.insert(id.to_owned(), current.clone())),
         }
+        released
     }
 
     /// C5, at the record: nothing was decided in between.

@@ -122,7 +122,8 @@ impl Simulation {
         match happening {
             Happening::Request(request, reply) => {
                 if self.broker.model.is_late_release(&request) {
-                    self.counts.saw(Seen::LateLetGo);
+                    let resumes = matches!(*request, Request::Join(_));
+                    self.counts.saw(if resumes { Seen::LateResume } else { Seen::LateLetGo });
                 }
                 let outputs = self.broker.ask(*request, reply, self.now);
                 self.carry_out(outputs);
@@ -141,6 +142,7 @@ impl Simulation {
             }
             Happening::Fault => self.fault(),
         }
+        self.check_released();
         self.set_timer();
     }
 
@@ -281,6 +283,15 @@ impl Simulation {
             self.schedule(after, Happening::Request(Box::new(request.clone()), reply));
         }
         let after = self.delay(Seen::RequestLate);
+        self.schedule(after, Happening::Request(Box::new(request), reply));
+    }
+
+    /// Over the network to the broker, overtaken by what is sent for a while.
+    pub(crate) fn send_late(&mut self, client: usize, what: What, request: Request) {
+        let (session, sent) = (self.clients[client].session, self.now);
+        let reply = Reply { client, session, what, sent };
+        self.counts.saw(Seen::RequestLate);
+        let after = self.millis(200, 5_000);
         self.schedule(after, Happening::Request(Box::new(request), reply));
     }
 

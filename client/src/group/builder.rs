@@ -100,7 +100,9 @@ impl GroupConsumerBuilder {
     }
 
     /// Where to begin in a partition for which the group has committed nothing, or whose committed offset is gone. Default:
-    /// [`ResetPolicy::Earliest`], which misses nothing.
+    /// [`ResetPolicy::Earliest`], which misses nothing. Where [`ResetPolicy::Latest`] begins is committed at once, in every
+    /// mode. With [`ResetPolicy::Fail`] the member leaves the group when nothing is committed, and
+    /// [`next`](GroupConsumer::next) fails; called again, it joins again.
     pub fn reset(mut self, policy: ResetPolicy) -> Self {
         self.settings.reset = policy;
         self

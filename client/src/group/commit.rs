@@ -41,7 +41,7 @@ impl GroupConsumer {
         Ok(refused)
     }
 
-    fn committer(&self) -> Result<Committer> {
+    pub(super) fn committer(&self) -> Result<Committer> {
         let view = self.session.view.borrow();
         if view.era != self.era {
             return Err(fenced());

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use taffrail_proto::v1::Reason;
+use taffrail_proto::v1::{LogError, OffsetCommit, Outcome, Reason};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::offsets::committed;
 use super::session::Command;
 use super::state::Changes;
-use super::{CommitMode, GroupConsumer, RevokeCommit, Settings, TopicPartition, is_gone};
+use super::{CLOSE_TIMEOUT, CommitMode, GroupConsumer, RevokeCommit, Settings, TopicPartition, is_gone};
 use crate::admin::OffsetSpec;
 use crate::client::Shared;
 use crate::consumer::{Position, ResetPolicy};
@@ -50,10 +52,26 @@ impl GroupConsumer {
             self.release(&revoke).await;
             self.tell_owned();
         }
-        if !add.is_empty() {
-            self.take_over(add).await?;
+        if !add.is_empty()
+            && let Err(error) = self.take_over(add).await
+        {
+            if error.reason() == Reason::NoCommittedOffset {
+                self.step_down().await;
+            }
+            return Err(error);
         }
         Ok(())
+    }
+
+    /// The application has to decide where to begin: others may have the partitions meanwhile. The next call of `next` joins
+    /// again.
+    async fn step_down(&mut self) {
+        let owned: Vec<_> = self.state.owned().into_iter().collect();
+        self.announce(&owned);
+        self.release(&owned).await;
+        let (left, heard) = oneshot::channel();
+        self.tell(Command::StepDown(left));
+        let _ = timeout(CLOSE_TIMEOUT, heard).await;
     }
 
     /// The member was removed: what it owned may belong to others already.
@@ -109,7 +127,9 @@ impl GroupConsumer {
                 Err(error) => return Err(error),
             }
         }
-        for Start { topic, partition, at, end } in starts.into_iter().flatten() {
+        let starts: Vec<_> = starts.into_iter().flatten().collect();
+        self.commit_starts(&starts).await?;
+        for Start { topic, partition, at, end, .. } in starts {
             self.consumer.assign(&topic, partition, at, end);
             let committed = if let Position::Offset(offset) = at { Some(offset) } else { None };
             let ours = |p: &&TopicPartition| p.topic == topic && p.partition == partition;
@@ -123,6 +143,24 @@ impl GroupConsumer {
         }
         if let Some(listener) = &mut self.listener {
             listener.assigned(&partitions);
+        }
+        Ok(())
+    }
+
+    /// Where "latest" was when the group began is kept before anything is read: whoever comes next, should this member die
+    /// before its first commit, goes on from there and skips nothing.
+    async fn commit_starts(&mut self, starts: &[Start]) -> Result<()> {
+        let offsets: Vec<_> = starts.iter().filter_map(Start::begun).collect();
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        // Removed meanwhile: what is read now is not handed out.
+        let Ok(committer) = self.committer() else { return Ok(()) };
+        match self.shared.commit_offsets(committer, &offsets).await {
+            Ok(refused) => refused.iter().for_each(|refused| tracing::debug!(?refused, "not the member's any more")),
+            // The session hears it too, and says what comes next.
+            Err(error) if error.kind() == ErrorKind::MemberFenced => tracing::debug!(%error, "commit of a beginning"),
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -150,13 +188,11 @@ async fn start(
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     }
-    let at = match (committed, settings.reset) {
-        (Some(offset), _) => Position::Offset(offset),
-        (None, ResetPolicy::Earliest) => Position::Earliest,
-        (None, ResetPolicy::Latest) => Position::Latest,
-        (None, ResetPolicy::Fail) => return Err(nothing_committed(&topic, partition)),
-    };
-    let end = if settings.follow {
+    if committed.is_none() && settings.reset == ResetPolicy::Fail {
+        return Err(nothing_committed(&topic, partition));
+    }
+    let is_begun = committed.is_none() && settings.reset == ResetPolicy::Latest;
+    let latest = if settings.follow && !is_begun {
         None
     } else {
         match shared.list_offset(&topic, partition, OffsetSpec::Latest).await {
@@ -167,7 +203,13 @@ async fn start(
             Err(error) => return Err(error),
         }
     };
-    Ok(Some(Start { topic, partition, at, end }))
+    let at = match (committed, latest) {
+        (Some(offset), _) => Position::Offset(offset),
+        (None, Some(latest)) if is_begun => Position::Offset(latest),
+        (None, None) if is_begun => Position::Latest,
+        (None, _) => Position::Earliest,
+    };
+    Ok(Some(Start { topic, partition, at, end: latest.filter(|_| !settings.follow), is_begun }))
 }
 
 struct Start {
@@ -175,6 +217,17 @@ struct Start {
     partition: i32,
     at: Position,
     end: Option<i64>,
+    /// Nobody in the group has read it before, and it begins at the latest record.
+    is_begun: bool,
+}
+
+impl Start {
+    /// To be committed before anything is read.
+    fn begun(&self) -> Option<OffsetCommit> {
+        let Position::Offset(offset) = self.at else { return None };
+        let (topic, partition) = (self.topic.to_string(), self.partition);
+        self.is_begun.then(|| OffsetCommit { topic, partition, offset, ..OffsetCommit::default() })
+    }
 }
 
 fn nothing_committed(topic: &str, partition: i32) -> Error {
@@ -182,5 +235,6 @@ fn nothing_committed(topic: &str, partition: i32) -> Error {
         "the group has committed nothing for partition {partition} of topic {topic:?}: reset its offsets, or let the \
          consumer begin at the earliest or latest record"
     );
-    Error::local(ErrorKind::NotFound, message)
+    let reason = Reason::NoCommittedOffset.into();
+    LogError { reason, message, outcome: Outcome::NotApplied.into(), ..LogError::default() }.into()
 }

@@ -37,6 +37,8 @@ pub(super) enum Command {
     ToldOfLoss,
     /// It goes; told when the group knows.
     Leave(oneshot::Sender<()>),
+    /// It cannot go on for now: it leaves, and joins again when it is told to, as after a loss. Told when the group knows.
+    StepDown(oneshot::Sender<()>),
 }
 
 /// Since when the application works on records that it was given; `None`: it waits for more.
@@ -76,8 +78,8 @@ type Leaving = Option<oneshot::Sender<()>>;
 enum Conversation {
     /// The application leaves, and the group knows.
     Left,
-    /// The application is stuck and the group was told so.
-    Stuck,
+    /// The application is stuck or cannot go on, and the group was told that the member leaves.
+    Out(Leaving),
     /// To be opened again at once.
     Again,
 }
@@ -89,9 +91,9 @@ impl Task {
             let failed = match self.converse(&mut backoff).await {
                 Ok(Conversation::Left) => return,
                 Ok(Conversation::Again) => ended("the broker is about to stop"),
-                Ok(Conversation::Stuck) => {
-                    self.membership.lose();
-                    ended("the application was stuck")
+                Ok(Conversation::Out(leaving)) => {
+                    self.step_down(leaving);
+                    ended("the member has left its group")
                 }
                 Err(error) => error,
             };
@@ -113,6 +115,15 @@ impl Task {
         }
     }
 
+    /// It is in the group no more, by its own will.
+    fn step_down(&mut self, leaving: Leaving) {
+        self.membership.lose();
+        self.show();
+        if let Some(left) = leaving {
+            let _ = left.send(());
+        }
+    }
+
     fn show(&self) {
         self.view.send_replace(self.membership.view());
     }
@@ -129,6 +140,7 @@ impl Task {
                 Some(Command::Leave(left)) => return Err(Some(left)),
                 Some(Command::Owned(owned, epoch)) => self.membership.set_owned(owned, epoch),
                 Some(Command::ToldOfLoss) => self.membership.told_of_loss(),
+                Some(Command::StepDown(left)) => self.step_down(Some(left)),
             }
         }
     }
@@ -158,8 +170,19 @@ impl Task {
                         self.heartbeat(&frames);
                     }
                     Some(Command::ToldOfLoss) => {}
-                    Some(Command::Leave(left)) => return Ok(self.leave(frames, answers, Some(left)).await),
-                    None => return Ok(self.leave(frames, answers, None).await),
+                    Some(Command::StepDown(left)) => {
+                        self.leave(frames, answers, false).await;
+                        return Ok(Conversation::Out(Some(left)));
+                    }
+                    Some(Command::Leave(left)) => {
+                        self.leave(frames, answers, self.membership.is_static()).await;
+                        let _ = left.send(());
+                        return Ok(Conversation::Left);
+                    }
+                    None => {
+                        self.leave(frames, answers, self.membership.is_static()).await;
+                        return Ok(Conversation::Left);
+                    }
                 },
                 () = sleep_until(self.membership.wakes_at(busy)) => {
                     // The application may have come back while this slept.
@@ -170,8 +193,8 @@ impl Task {
                         Step::Reopen => return Ok(Conversation::Again),
                         Step::Leave => {
                             tracing::warn!("no records were asked for in too long a time: the member leaves its group");
-                            self.leave(frames, answers, None).await;
-                            return Ok(Conversation::Stuck);
+                            self.leave(frames, answers, self.membership.is_static()).await;
+                            return Ok(Conversation::Out(None));
                         }
                     }
                 }
@@ -192,18 +215,14 @@ impl Task {
         &self,
         frames: mpsc::UnboundedSender<SessionRequest>,
         mut answers: Streaming<SessionResponse>,
-        leaving: Leaving,
-    ) -> Conversation {
-        send(&frames, RequestFrame::Leave(SessionLeave { returning: self.membership.is_static() }));
+        returning: bool,
+    ) {
+        send(&frames, RequestFrame::Leave(SessionLeave { returning }));
         drop(frames);
         let heard = async { while let Ok(Some(_)) = answers.message().await {} };
         if timeout(LEAVE_TIMEOUT, heard).await.is_err() {
             tracing::debug!("the broker did not confirm in time that the member has left");
         }
-        if let Some(left) = leaving {
-            let _ = left.send(());
-        }
-        Conversation::Left
     }
 }
 

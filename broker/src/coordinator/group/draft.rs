@@ -59,7 +59,9 @@ impl<'a> Draft<'a> {
 
     /// An epoch that nobody has had.
     pub(super) fn new_epoch(&self) -> i32 {
-        self.group.standing.last_epoch.saturating_add(1)
+        let Standing { epoch, last_epoch, .. } = self.group.standing;
+        let highest = if self.shard.planted(PlantedFault::JoinEpochRepeats) { epoch } else { last_epoch };
+        highest.saturating_add(1)
     }
 
     /// The group has no members from now on, or someone from outside has used it without.

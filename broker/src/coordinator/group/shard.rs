@@ -22,6 +22,10 @@ pub enum PlantedFault {
     OwnerNotFenced,
     /// Commits are kept whoever sends them.
     CommitFromFenced,
+    /// A resuming member lets go of what it does not name, also with an epoch from before it was asked to.
+    LateResumeLetsGo,
+    /// Members join with the group's epoch, which members before them may have passed.
+    JoinEpochRepeats,
 }
 
 /// The groups of one partition of the internal topic. See [`StateMachine`].

@@ -4,5 +4,6 @@ mod handover;
 mod harness;
 mod membership;
 mod offsets;
+mod replay;
 mod statics;
 mod topics;

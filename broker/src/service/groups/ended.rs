@@ -26,6 +26,12 @@ impl Ended {
         Self::Status(Status::deadline_exceeded("the stream's deadline passed"))
     }
 
+    /// The client has to say where to begin first, or go elsewhere: until then the member is of no use to its group.
+    pub(super) fn needs_a_beginning(&self) -> bool {
+        let Self::Refused(refused) = self else { return false };
+        matches!(refused.0.reason(), Reason::NoCommittedOffset | Reason::OffsetOutOfRange)
+    }
+
     /// What the client is told.
     pub(super) fn status(self, metrics: &Metrics) -> Status {
         match self {

@@ -103,6 +103,20 @@ impl Member {
         self.groups.ask(&self.group, Request::Commit(Commit { group: self.group.clone(), member, offsets }))
     }
 
+    /// Commits where it begins, then says what its group has committed.
+    pub(super) fn begin(
+        &self,
+        beginnings: Vec<(TopicPartition, CommittedOffset)>,
+        partitions: Vec<TopicPartition>,
+    ) -> impl Future<Output = Result<Answered, GroupsError>> + Send + use<> {
+        // Both are in line now, one behind the other.
+        let (kept, offsets) = (self.commit(beginnings), self.offsets(partitions));
+        async move {
+            kept.await?;
+            offsets.await
+        }
+    }
+
     /// What its group has committed.
     pub(super) fn offsets(
         &self,

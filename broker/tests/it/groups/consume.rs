@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taffrail_proto::v1::{self, Reason, consume_request, consume_response};
 
-use super::{Consumer, Session, commit, committed, join, partitions};
+use super::{Consumer, Session, commit, committed, describe, join, partitions};
 use crate::harness::{TestBroker, log_error, reason, soon};
 
 fn values(records: &[(i32, i64, String)]) -> Vec<&str> {
@@ -76,6 +76,32 @@ async fn c8_without_a_committed_offset_a_member_begins_as_it_said() {
     assert_eq!(latest.owned[&0], 2);
     let mut fails = Consumer::begin(&broker, open("fails", v1::OffsetReset::Fail)).await.unwrap();
     assert_eq!(log_error(&fails.ends().await).reason(), Reason::NoCommittedOffset);
+    let left = describe(&broker, "fails").await.summary.unwrap();
+    assert_eq!((left.members, left.state()), (0, v1::GroupState::Empty), "who cannot begin holds up nobody");
+}
+
+#[tokio::test]
+async fn where_latest_begins_is_kept_so_that_a_death_before_the_first_commit_skips_nothing() {
+    let broker = TestBroker::start().await;
+    broker.topic("t", 2).await;
+    broker.produce("t", 0, &["before"]).await;
+    let open = |member: &str| {
+        let (join, reset) = (Some(join("g", member, &["t"])), v1::OffsetReset::Latest.into());
+        consume_request::Frame::Open(v1::ConsumeOpen { join, reset, ..v1::ConsumeOpen::default() })
+    };
+    let mut dies = Consumer::begin(&broker, open("a")).await.unwrap();
+    dies.owns("t", 2).await;
+    assert_eq!(committed(&broker, "g").await, [(0, Some(1)), (1, Some(0))], "before anything is delivered");
+    broker.produce("t", 0, &["between"]).await;
+    assert_eq!(dies.reads(1).await, [(0, 1, "between".to_owned())]);
+    dies.send(consume_request::Frame::Leave(v1::SessionLeave { returning: false })).await;
+    while let Ok(Some(_)) = dies.answers.message().await {}
+    broker.produce("t", 1, &["more"]).await;
+
+    let mut next = Consumer::begin(&broker, open("b")).await.unwrap();
+    let mut read = next.reads(2).await;
+    read.sort();
+    assert_eq!(read, [(0, 1, "between".to_owned()), (1, 0, "more".to_owned())]);
 }
 
 #[tokio::test]

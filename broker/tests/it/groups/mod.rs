@@ -4,6 +4,7 @@ mod calls;
 mod consume;
 mod hostile;
 mod load;
+mod refused;
 mod session;
 
 use std::time::Duration;

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	taffrail "taffrail.dev/examples/taffrail/v1"
 )
 
@@ -36,9 +38,15 @@ func (m *member) send(request *taffrail.ConsumeRequest) {
 }
 
 func (m *member) beat(interval time.Duration) {
-	for range time.Tick(interval) {
-		m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Heartbeat{Heartbeat: &taffrail.ConsumeHeartbeat{}}})
+	beat := &taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Heartbeat{Heartbeat: &taffrail.ConsumeHeartbeat{}}}
+	for m.Context().Err() == nil {
+		time.Sleep(interval)
+		m.send(beat)
 	}
+}
+
+func (m *member) leave() {
+	m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Leave{Leave: &taffrail.SessionLeave{}}})
 }
 
 func (m *member) commit(id uint64, record *taffrail.StoredRecord, topic string) {
@@ -47,56 +55,75 @@ func (m *member) commit(id uint64, record *taffrail.StoredRecord, topic string) 
 	m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Commit{Commit: commit}})
 }
 
-func main() {
-	connection, err := grpc.Dial(argument(1, "localhost:9094"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+// One stream from its start to its end; nil: the member has left. Counts the records that are left down.
+func takePart(groups taffrail.GroupsClient, join *taffrail.SessionJoin, left *uint64) error {
+	context, end := context.WithCancel(context.Background())
+	defer end()
+	stream, err := groups.Consume(context, grpc.WaitForReady(true))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	defer connection.Close()
-	topic := argument(2, "orders")
-	left, err := strconv.ParseUint(argument(4, "9223372036854775807"), 10, 64)
-	if err != nil {
-		log.Fatal(err)
-	}
-	stream, err := taffrail.NewGroupsClient(connection).Consume(context.Background())
-	if err != nil {
-		log.Fatal(err)
-	}
-	m := &member{Groups_ConsumeClient: stream}
-	join := &taffrail.SessionJoin{Group: argument(3, "readers"), Subscription: &taffrail.Subscription{Topics: []string{topic}}}
+	m, topic := &member{Groups_ConsumeClient: stream}, join.Subscription.Topics[0]
 	m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Open{Open: &taffrail.ConsumeOpen{Join: join}}})
 	var beating sync.Once
 	for {
 		response, err := m.Recv()
 		if err == io.EOF {
-			return
+			return nil
 		} else if err != nil {
-			log.Fatal(err)
+			return err
 		}
 		switch frame := response.Frame.(type) {
 		case *taffrail.ConsumeResponse_Joined:
+			join.MemberId = frame.Joined.MemberId // Who comes back under it is the same member.
 			interval := time.Duration(frame.Joined.HeartbeatIntervalMs) * time.Millisecond
 			beating.Do(func() { go m.beat(interval) })
+			if *left == 0 { // The last commit was lost with the broker and is another's to make.
+				m.leave()
+			}
 		case *taffrail.ConsumeResponse_Records:
 			for _, record := range frame.Records.Records {
-				if left == 0 {
+				if *left == 0 {
 					break
 				}
 				fmt.Println(record.Partition, record.Offset, string(record.Value))
-				if left--; left == 0 {
-					m.commit(left, record, topic)
+				if *left--; *left == 0 {
+					m.commit(*left, record, topic)
 				}
 			}
-			if left > 0 { // What is processed is committed: whoever goes on in the group begins behind it.
-				m.commit(left, frame.Records.Records[len(frame.Records.Records)-1], topic)
+			if *left > 0 { // What is processed is committed: whoever goes on in the group begins behind it.
+				m.commit(*left, frame.Records.Records[len(frame.Records.Records)-1], topic)
 			}
 		case *taffrail.ConsumeResponse_Revoke: // All of it is processed and committed: another member may go on.
 			released := &taffrail.ConsumeReleased{Partitions: frame.Revoke.Partitions}
 			m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Released{Released: released}})
 		case *taffrail.ConsumeResponse_Committed:
 			if frame.Committed.Id == 0 {
-				m.send(&taffrail.ConsumeRequest{Frame: &taffrail.ConsumeRequest_Leave{Leave: &taffrail.SessionLeave{}}})
+				m.leave()
 			}
 		}
+	}
+}
+
+func main() {
+	connection, err := grpc.Dial(argument(1, "localhost:9094"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer connection.Close()
+	left, err := strconv.ParseUint(argument(4, "9223372036854775807"), 10, 64)
+	if err != nil {
+		log.Fatal(err)
+	}
+	topics := []string{argument(2, "orders")}
+	join := &taffrail.SessionJoin{Group: argument(3, "readers"), Subscription: &taffrail.Subscription{Topics: topics}}
+	for {
+		err := takePart(taffrail.NewGroupsClient(connection), join, &left)
+		if err == nil {
+			return
+		} else if status.Code(err) != codes.Unavailable {
+			log.Fatal(err)
+		}
+		time.Sleep(time.Second) // A broker that restarts is waited for.
 	}
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use taffrail_proto::v1::groups_server::{Groups, GroupsServer};
 use taffrail_proto::v1::session_response::Frame as ResponseFrame;
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::Client;
+use crate::group::offsets::Committer;
 use crate::group::rebalance::from_wire;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +23,11 @@ type Answers = mpsc::UnboundedSender<Result<SessionResponse, Status>>;
 /// A stream as the server sees it: what comes, and what it says.
 type Opened = (Streaming<SessionRequest>, Answers);
 
-struct Fake(mpsc::UnboundedSender<Opened>);
+struct Fake {
+    opened: mpsc::UnboundedSender<Opened>,
+    /// Calls for offsets that are still answered by a coordinator that loads.
+    loading: AtomicU32,
+}
 
 #[tonic::async_trait]
 impl Groups for Fake {
@@ -33,7 +39,7 @@ impl Groups for Fake {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (answers, stream) = mpsc::unbounded_channel();
-        self.0.send((request.into_inner(), answers)).map_err(|_| Status::unavailable("the test is over"))?;
+        self.opened.send((request.into_inner(), answers)).map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(stream))))
     }
 
@@ -48,7 +54,10 @@ impl Groups for Fake {
         &self,
         _: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
-        Err(Status::unimplemented("not faked"))
+        match self.loading.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Err(loading()),
+            Err(_) => Ok(Response::new(v1::CommitOffsetsResponse::default())),
+        }
     }
 
     async fn fetch_offsets(
@@ -87,7 +96,8 @@ impl Groups for Fake {
 async fn serve() -> (SocketAddr, mpsc::UnboundedReceiver<Opened>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, (opened, streams)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel());
-    let server = tonic::transport::Server::builder().add_service(GroupsServer::new(Fake(opened)));
+    let fake = Fake { opened, loading: AtomicU32::new(3) };
+    let server = tonic::transport::Server::builder().add_service(GroupsServer::new(fake));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (address, streams)
 }
@@ -131,10 +141,21 @@ async fn until(session: &mut Session, wanted: impl FnMut(&View) -> bool) -> View
 fn fenced_status() -> Status {
     let detail =
         LogError { reason: Reason::MemberFenced.into(), outcome: Outcome::NotApplied.into(), ..LogError::default() };
-    let value = prost::Message::encode_to_vec(&detail);
+    refusal(tonic::Code::FailedPrecondition, &detail)
+}
+
+/// As the broker says it.
+fn loading() -> Status {
+    let (reason, outcome) = (Reason::CoordinatorLoading.into(), Outcome::NotApplied.into());
+    let detail = LogError { reason, outcome, retriable: true, retry_after_ms: 50, ..LogError::default() };
+    refusal(tonic::Code::Unavailable, &detail)
+}
+
+fn refusal(code: tonic::Code, detail: &LogError) -> Status {
+    let value = prost::Message::encode_to_vec(detail);
     let any = prost_types::Any { type_url: "type.googleapis.com/taffrail.v1.LogError".into(), value };
-    let status = tonic_types::Status { code: 9, message: String::new(), details: vec![any] };
-    Status::with_details(tonic::Code::FailedPrecondition, "", prost::Message::encode_to_vec(&status).into())
+    let status = tonic_types::Status { code: code.into(), message: String::new(), details: vec![any] };
+    Status::with_details(code, "", prost::Message::encode_to_vec(&status).into())
 }
 
 #[tokio::test]
@@ -220,4 +241,46 @@ async fn an_application_that_is_stuck_is_taken_out_of_its_group() {
     while !matches!(frame(&mut stream).await, RequestFrame::Leave(_)) {}
     drop(answers);
     until(&mut session, |v| v.era == 1).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_loads_is_asked_again_until_it_answers() {
+    let (address, mut streams) = serve().await;
+    let client = Client::connect(address.to_string()).unwrap();
+    let began = Instant::now();
+    let refused = client.0.commit_offsets(Committer::default(), &[v1::OffsetCommit::default()]).await.unwrap();
+    assert_eq!(refused, [], "the fourth try is answered");
+    assert!(began.elapsed() >= 3 * Duration::from_millis(50), "each wait is as long as the broker asked for");
+
+    let mut session = start(address, "", PATIENCE);
+    let (_, (_stream, answers)) = opened(&mut streams).await;
+    answers.send(Err(loading())).unwrap();
+    let (join, (_again, answers)) = opened(&mut streams).await;
+    assert_eq!(join.member_id, "m");
+    take_in(&answers, 1, &[0]);
+    assert!(until(&mut session, |v| v.epoch == 1).await.failed.is_none());
+}
+
+#[tokio::test]
+async fn a_member_that_steps_down_leaves_even_a_static_one_and_joins_anew_when_told() {
+    let (address, mut streams) = serve().await;
+    let mut session = start(address, "instance", PATIENCE);
+    let (_, (mut stream, answers)) = opened(&mut streams).await;
+    take_in(&answers, 7, &[3]);
+    until(&mut session, |v| v.target.is_some()).await;
+    let (left, heard) = oneshot::channel();
+    session.commands.send(Command::StepDown(left)).unwrap();
+    loop {
+        match frame(&mut stream).await {
+            RequestFrame::Leave(leave) => break assert!(!leave.returning, "its partitions wait for nobody"),
+            RequestFrame::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(answers);
+    timeout(PATIENCE, heard).await.unwrap().unwrap();
+    assert_eq!(session.view.borrow().era, 1);
+    session.commands.send(Command::ToldOfLoss).unwrap();
+    let (join, _) = opened(&mut streams).await;
+    assert_eq!((join.member_epoch, join.owned.len()), (0, 0));
 }

@@ -1,12 +1,12 @@
 //! A Consume stream and its group's coordinator: what is asked in the member's name, and what follows from the answers.
 
 use futures::stream::StreamExt as _;
-use taffrail_proto::v1::{self, consume_response as response};
+use taffrail_proto::v1::{self, OffsetReset, consume_response as response};
 use tokio::time::Instant;
 
 use super::partitions::Changes;
 use super::{Consume, Ended, Settings, names, offsets, start};
-use crate::coordinator::group::{Answered, Membership, Subscription, TopicPartition};
+use crate::coordinator::group::{Answered, CommittedOffset, Membership, Subscription, TopicPartition};
 use crate::coordinator::groups::GroupsError;
 use crate::security::Verb;
 use crate::service::call::count;
@@ -37,11 +37,24 @@ impl Ask {
     }
 }
 
+/// Partitions that are to be started, with their tokens.
+pub(super) struct Starting {
+    partitions: Vec<(TopicPartition, u64)>,
+    /// Where they begin that nobody has read before was committed, or need not be.
+    is_begun: bool,
+}
+
+impl Starting {
+    fn ids(&self) -> Vec<TopicPartition> {
+        self.partitions.iter().map(|(id, _)| *id).collect()
+    }
+}
+
 /// What the coordinator has answered.
 pub(super) enum Heard {
     Membership(Ask, Result<Membership, GroupsError>),
-    /// What the group has committed for partitions that are to be started, with their tokens.
-    Offsets(Vec<(TopicPartition, u64)>, Result<Answered, GroupsError>),
+    /// What the group has committed for partitions that are to be started.
+    Offsets(Starting, Result<Answered, GroupsError>),
     Committed {
         id: u64,
         /// All partitions of the commit, for when it fails as a whole.
@@ -85,11 +98,7 @@ impl Consume<'_> {
                         self.ask.merge(ask);
                         self.ask_again = Some(Instant::now() + PAUSE);
                     }
-                    Err(error) => {
-                        let lost = self.partitions.lose_all();
-                        self.tell_partitions(&lost, response::Frame::Lost);
-                        return Err(Refused::from(error).into());
-                    }
+                    Err(error) => return Err(self.lose(error)),
                 }
                 Ok(())
             }
@@ -100,6 +109,13 @@ impl Consume<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The member cannot go on: what it had may be others'.
+    fn lose(&mut self, error: GroupsError) -> Ended {
+        let lost = self.partitions.lose_all();
+        self.tell_partitions(&lost, response::Frame::Lost);
+        Refused::from(error).into()
     }
 
     /// Waits for the answers to all commits: the client has said its last word, and wants to know what became of them.
@@ -126,8 +142,10 @@ impl Consume<'_> {
         }
     }
 
-    fn ask_offsets(&mut self, starting: Vec<(TopicPartition, u64)>) {
-        let asked = self.member.offsets(starting.iter().map(|(id, _)| *id).collect());
+    fn ask_offsets(&mut self, partitions: Vec<(TopicPartition, u64)>) {
+        let is_begun = self.settings.reset != OffsetReset::Latest;
+        let starting = Starting { partitions, is_begun };
+        let asked = self.member.offsets(starting.ids());
         self.asks.push(Box::pin(async move { Heard::Offsets(starting, asked.await) }));
     }
 
@@ -138,26 +156,48 @@ impl Consume<'_> {
         }
     }
 
+    /// Where "latest" is now for those of which nothing is committed. That is kept before anything is read: whoever comes next,
+    /// should this member die before its first commit, goes on from there and skips nothing.
+    fn beginnings(
+        &self,
+        offsets: &[(TopicPartition, Option<CommittedOffset>)],
+    ) -> Result<Vec<(TopicPartition, CommittedOffset)>, Ended> {
+        let directory = self.groups.directory();
+        let mut beginnings = vec![];
+        for (id, _) in offsets.iter().filter(|(_, committed)| committed.is_none()) {
+            let Some(reader) = start::at_end(&directory, *id, self.settings.isolation)? else { continue };
+            self.call.authorize_topic(Verb::Consume, &reader.topic)?;
+            let (offset, metadata) = (reader.offset, String::new());
+            beginnings.push((*id, CommittedOffset { offset, leader_epoch: None, metadata, committed_at: 0 }));
+        }
+        Ok(beginnings)
+    }
+
     /// Begins to read partitions, now that it is known what is committed.
-    fn start(
-        &mut self,
-        starting: Vec<(TopicPartition, u64)>,
-        answered: Result<Answered, GroupsError>,
-    ) -> Result<(), Ended> {
+    fn start(&mut self, mut starting: Starting, answered: Result<Answered, GroupsError>) -> Result<(), Ended> {
         let offsets = match answered {
             Ok(Answered::Offsets(offsets)) => offsets,
             Ok(_) => return Ok(()),
             Err(error) if is_passing(&error) => {
-                let (asked, member) = (starting.iter().map(|(id, _)| *id).collect(), &self.member);
-                let again = member.offsets_after(PAUSE, asked);
+                starting.is_begun = self.settings.reset != OffsetReset::Latest;
+                let again = self.member.offsets_after(PAUSE, starting.ids());
                 self.asks.push(Box::pin(async move { Heard::Offsets(starting, again.await) }));
                 return Ok(());
             }
-            Err(error) => return Err(Refused::from(error).into()),
+            Err(error) => return Err(self.lose(error)),
         };
+        if !starting.is_begun {
+            let beginnings = self.beginnings(&offsets)?;
+            if !beginnings.is_empty() {
+                starting.is_begun = true;
+                let begun = self.member.begin(beginnings, starting.ids());
+                self.asks.push(Box::pin(async move { Heard::Offsets(starting, begun.await) }));
+                return Ok(());
+            }
+        }
         let (directory, mut assigned) = (self.groups.directory(), Vec::new());
         let Settings { reset, isolation } = self.settings;
-        for ((id, token), (_, committed)) in starting.into_iter().zip(offsets) {
+        for ((id, token), (_, committed)) in starting.partitions.into_iter().zip(offsets) {
             let Some((reader, place)) = start::place(&directory, id, committed.as_ref(), (reset, isolation))? else {
                 continue;
             };

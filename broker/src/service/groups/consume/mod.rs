@@ -114,6 +114,10 @@ async fn run(
     consume.tell(response::Frame::Joined(consume.member.joined(&membership)));
     consume.follow(&membership);
     let ended = consume.serve(inbound, watch, answers).await;
+    if ended.as_ref().is_err_and(Ended::needs_a_beginning) {
+        // Others need not wait for its session timeout. If this fails they do.
+        let _ = tokio::time::timeout(LAST_WORDS, consume.member.leave(false)).await;
+    }
     // What the client should still hear, before it hears how the stream ended.
     let _ = tokio::time::timeout(LAST_WORDS, consume.outbox.send_all(answers, call)).await;
     ended.map_err(|ended| ended.status(&broker.metrics))

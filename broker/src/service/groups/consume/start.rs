@@ -30,6 +30,18 @@ pub(super) fn place(
     Ok(Some((reader, assigned)))
 }
 
+/// At the end, as one begins with "latest" who finds nothing committed. `None`: the topic is gone.
+pub(super) fn at_end(
+    directory: &Directory,
+    id: TopicPartition,
+    isolation: Isolation,
+) -> Result<Option<Reader>, Refused> {
+    let Some(topic) = directory.topic_of(id) else { return Ok(None) };
+    let mut reader = Reader::of(topic, id.partition, isolation)?;
+    reader.offset = reader.partition.snapshot().visible_end(isolation);
+    Ok(Some(reader))
+}
+
 /// The offset, and the leader epoch of the record in front of it where it is known.
 fn begin(
     committed: Option<&CommittedOffset>,
