@@ -7,6 +7,7 @@
 //! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
 //! - [`http2`]: connections that break the rules.
 //! - [`group`]: members of consumer groups, and the judge of what they did.
+//! - [`kubernetes`]: a real API server.
 //! - [`flights`]: the real input.
 
 pub mod bench;
@@ -16,6 +17,7 @@ pub mod flights;
 pub mod group;
 pub mod history;
 pub mod http2;
+pub mod kubernetes;
 pub mod loop_volume;
 pub mod process;
 pub mod stubs;
