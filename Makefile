@@ -44,6 +44,7 @@ sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e
+	@.ci/kubernetes >/dev/null
 	$(CARGO) build --release --locked -p taffrail-client --example hello --example group
 	$(CARGO) test --release --locked -p taffrail-e2e
 

@@ -1,8 +1,8 @@
-//! What an API server does before it takes a Topic, where there is none: unknown fields, the schema, the CEL rules.
+//! What an API server does before it takes an object, where there is none: unknown fields, the schema, the CEL rules.
 //!
 //! Schema and rules are taken from the definition that is installed in a cluster ([`crate::all`]), so that a manifest that passes
 //! here passes there. Beyond it come only the checks of `metadata` that an API server has built in, and of the
-//! kinds of values in `spec.config.kafka`. All faults are found in one go. Reads and writes nothing else.
+//! kinds of values among a topic's Kafka keys. All faults are found in one go. Reads and writes nothing else.
 
 mod metadata;
 mod schema;
@@ -10,13 +10,12 @@ mod schema;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use kube::CustomResourceExt;
 use kube::core::cel::{CompiledSchema, ErrorKind, apply_defaults, compile_schema, validate_compiled};
 use serde_json::{Map, Value, json};
 
 use crate::config::{check_kept, shorten};
 use crate::field::FieldPath;
-use crate::{GROUP, Topic, VERSION};
+use crate::{GROUP, Kind, Topic, VERSION};
 
 /// Most faults that are listed of one object.
 pub const MAX_FAULTS: usize = 100;
@@ -37,17 +36,17 @@ impl Fault {
     }
 }
 
-/// The definition, made ready to check objects.
+/// A kind's definition, made ready to check objects.
 struct Rules {
     schema: Value,
     types: jsonschema::Validator,
     cel: CompiledSchema,
 }
 
-fn rules() -> &'static Rules {
-    static RULES: OnceLock<Rules> = OnceLock::new();
-    RULES.get_or_init(|| {
-        let version = Topic::crd().spec.versions.swap_remove(0);
+fn rules(kind: Kind) -> &'static Rules {
+    static RULES: [OnceLock<Rules>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+    RULES[kind as usize].get_or_init(|| {
+        let version = kind.definition().spec.versions.swap_remove(0);
         let schema = version.schema.and_then(|schema| schema.open_api_v3_schema).expect("the derive writes a schema");
         let schema = serde_json::to_value(schema).expect("a schema has string keys only");
         // Draft 4 is the draft that OpenAPI 3.0 is built on: 1.0 is no integer.
@@ -70,19 +69,27 @@ fn as_json_schema(mut schema: Value) -> Value {
     schema
 }
 
+/// All that keeps the Topic `new` from being taken: see [`admit_kind`].
+pub fn admit(new: &Value, old: Option<&Value>) -> Vec<Fault> {
+    admit_kind(Kind::Topic, new, old)
+}
+
 /// All that keeps `new` from being taken: created when `old` is `None`, otherwise put in the place of `old`.
 ///
-/// Empty: it is taken, and reads as a [`Topic`]. At most [`MAX_FAULTS`], by place.
-pub fn admit(new: &Value, old: Option<&Value>) -> Vec<Fault> {
+/// Empty: it is taken, and reads as an object of that kind. At most [`MAX_FAULTS`], by place. Entries of a list are
+/// compared with what stood at their place, and not by their key: rules of this crate that compare them are on lists whose
+/// order is fixed by another rule.
+pub fn admit_kind(kind: Kind, new: &Value, old: Option<&Value>) -> Vec<Fault> {
     let Some(object) = new.as_object() else {
         return vec![Fault::new(FieldPath::ROOT, format!("expected an object, found {}", kind_of(new)))];
     };
-    let rules = rules();
+    let rules = rules(kind);
     let mut faults = Vec::new();
-    check_kind(object, &mut faults);
-    metadata::check(object.get("metadata"), &mut faults);
+    check_kind(kind, object, &mut faults);
+    metadata::check(kind, object.get("metadata"), &mut faults);
     schema::unknown_fields(&rules.schema, new, &FieldPath::ROOT, &mut faults);
     let object = schema::without_nulls(&rules.schema, new);
+    schema::duplicates(&rules.schema, &object, &FieldPath::ROOT, &mut faults);
     let refused: Vec<_> = rules.types.iter_errors(&object).take(MAX_FAULTS).collect();
     faults.extend(refused.iter().map(schema::fault));
     // As an API server does: rules are not run over lists and maps that have no bounds.
@@ -90,16 +97,17 @@ pub fn admit(new: &Value, old: Option<&Value>) -> Vec<Fault> {
         let old = old.map(|old| schema::without_nulls(&rules.schema, old));
         cel_faults(rules, &object, old.as_ref(), &mut faults);
     }
-    check_kept_keys(&object, &mut faults);
+    check_kept_keys(kind, &object, &mut faults);
     faults.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
     faults.dedup();
     faults.truncate(MAX_FAULTS);
     faults
 }
 
-/// The object as it is stored: defaults of the schema filled in, as an API server does.
+/// The Topic as it is stored: defaults of the schema filled in, as an API server does.
 pub fn with_defaults(object: &Value) -> Value {
-    apply_defaults(&rules().schema, &schema::without_nulls(&rules().schema, object))
+    let rules = rules(Kind::Topic);
+    apply_defaults(&rules.schema, &schema::without_nulls(&rules.schema, object))
 }
 
 /// What a broker that is alone cannot do: it has one replica.
@@ -120,8 +128,8 @@ pub fn standalone(topic: &Topic) -> Vec<Fault> {
     .collect()
 }
 
-fn check_kind(object: &Map<String, Value>, faults: &mut Vec<Fault>) {
-    for (name, expected) in [("apiVersion", format!("{GROUP}/{VERSION}")), ("kind", "Topic".to_owned())] {
+fn check_kind(kind: Kind, object: &Map<String, Value>, faults: &mut Vec<Fault>) {
+    for (name, expected) in [("apiVersion", format!("{GROUP}/{VERSION}")), ("kind", kind.name().to_owned())] {
         let path = FieldPath::fields([name]);
         match object.get(name) {
             None | Some(Value::Null) => faults.push(Fault::new(path, format!("missing: write {name}: {expected}"))),
@@ -147,9 +155,15 @@ fn cel_faults(rules: &Rules, object: &Value, old: Option<&Value>, faults: &mut V
     }
 }
 
-fn check_kept_keys(object: &Value, faults: &mut Vec<Fault>) {
-    let path = FieldPath::fields(["spec", "config", "kafka"]);
-    let Some(kept) = object.pointer("/spec/config/kafka").and_then(Value::as_object) else { return };
+fn check_kept_keys(kind: Kind, object: &Value, faults: &mut Vec<Fault>) {
+    let fields: &[&str] = match kind {
+        Kind::Topic => &["spec", "config", "kafka"],
+        Kind::Cluster => &["spec", "topicDefaults", "config", "kafka"],
+        _ => return,
+    };
+    let path = FieldPath::fields(fields.iter().copied());
+    let kept = fields.iter().try_fold(object, |value, field| value.get(field)).and_then(Value::as_object);
+    let Some(kept) = kept else { return };
     let entries = kept.iter().filter_map(|(key, value)| Some((key, value.as_str()?)));
     let found = entries.filter_map(|(key, value)| {
         check_kept(key, value).err().map(|fault| Fault::new(path.field(key), fault.to_string()))

@@ -5,6 +5,15 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Type of the condition that says whether the object is as its spec says and serves.
+pub const READY: &str = "Ready";
+
+/// Type of the condition that says whether somebody is at work on the object.
+pub const RECONCILING: &str = "Reconciling";
+
+/// Type of the condition that says whether work on the object cannot go on by itself.
+pub const STALLED: &str = "Stalled";
+
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {

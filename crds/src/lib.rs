@@ -1,28 +1,39 @@
 //! Taffrail's custom resources: the types, their defaults and bounds, the rules that admit or refuse them, and how
 //! manifests are read.
 //!
-//! One definition serves all: [`topic`] holds the types, whose documentation becomes `kubectl explain` and whose schema
-//! and CEL rules become `yaml/`. An API server enforces them there; [`admission`] enforces the very same ones
-//! where no API server is. [`manifest`] reads YAML and lists all faults of a file with their lines.
+//! Users write [`Cluster`] and [`Topic`]; the brokers keep [`PartitionSlice`], [`ClusterState`] and [`Broker`] among
+//! themselves. One definition serves all: the types' documentation becomes `kubectl explain`, their schema and CEL rules
+//! become `yaml/`. An API server enforces them there; [`admission`] enforces the very same ones where no API server is. [`manifest`] reads YAML and lists all faults of a file with their lines.
 //!
 //! This crate knows nothing of brokers, storage or the wire.
 #![warn(missing_docs)]
 
 pub mod admission;
+pub mod broker;
+pub mod cluster;
+pub mod cluster_state;
 pub mod condition;
 pub mod config;
+pub mod cpu;
 pub mod duration;
 pub mod field;
+pub mod id;
 pub mod kafka;
+pub mod kind;
 pub mod manifest;
 pub mod name;
 pub mod size;
+pub mod slice;
 pub mod topic;
 pub mod yaml;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
 
+pub use broker::{Broker, BrokerSpec};
+pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
+pub use cluster_state::{ClusterState, ClusterStateSpec};
+pub use kind::Kind;
+pub use slice::{PartitionSlice, PartitionSliceSpec, PartitionState};
 pub use topic::{Topic, TopicConfig, TopicSpec, TopicStatus};
 
 /// API group of all kinds.
@@ -36,7 +47,7 @@ pub const ADOPT_ANNOTATION: &str = "taffrail.dev/adopt";
 
 /// All definitions, in the order in which they are written and applied.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Topic::crd()]
+    Kind::ALL.map(Kind::definition).into()
 }
 
 /// File names and contents of the definitions of all kinds, as they lie in `yaml/`.

@@ -246,7 +246,8 @@ pub struct TopicStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_PARTITIONS))]
     pub partitions: Option<i32>,
-    /// Facts about the topic, one of each type. Ready: it can be written and read.
+    /// Facts about the topic, one of each type. Ready: it can be written and read. Reconciling: somebody is at work on it.
+    /// Stalled: that cannot go on by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[schemars(length(max = 32))]

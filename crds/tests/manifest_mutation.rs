@@ -83,7 +83,9 @@ fn mutated_manifests_are_read_or_refused_in_time() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let seeds: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
-        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
     let start = Instant::now();
     let (mut read, mut refused) = (0u32, 0u32);

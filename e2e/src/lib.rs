@@ -7,6 +7,7 @@
 //! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
 //! - [`http2`]: connections that break the rules. [`hostile`]: thousands of clients of that kind, and what they can do.
 //! - [`group`]: members of consumer groups, and the judge of what they did.
+//! - [`kubernetes`]: a real API server.
 //! - [`flights`]: the real input.
 
 pub mod bench;
@@ -17,6 +18,7 @@ pub mod group;
 pub mod history;
 pub mod hostile;
 pub mod http2;
+pub mod kubernetes;
 pub mod loop_volume;
 pub mod process;
 pub mod stubs;

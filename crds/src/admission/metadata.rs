@@ -1,4 +1,4 @@
-//! What an API server checks of `metadata` by itself, as far as it concerns a Topic.
+//! What an API server checks of `metadata` by itself, as far as it concerns these kinds.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Fault, MAX_FAULTS};
 use crate::config::shorten;
 use crate::field::FieldPath;
-use crate::{ADOPT_ANNOTATION, name};
+use crate::{ADOPT_ANNOTATION, Kind, name};
 
 /// Fields that metadata may have (Kubernetes' ObjectMeta).
 const METADATA: [&str; 15] = [
@@ -29,7 +29,7 @@ const METADATA: [&str; 15] = [
 ];
 
 /// Adds the faults of `metadata`: unknown fields, wrong types, names that are none, an annotation that is no topicId.
-pub(super) fn check(metadata: Option<&Value>, faults: &mut Vec<Fault>) {
+pub(super) fn check(kind: Kind, metadata: Option<&Value>, faults: &mut Vec<Fault>) {
     let path = FieldPath::fields(["metadata"]);
     let Some(Value::Object(fields)) = metadata else {
         faults.push(Fault::new(path, "missing: write metadata with a name"));
@@ -48,10 +48,10 @@ pub(super) fn check(metadata: Option<&Value>, faults: &mut Vec<Fault>) {
     }
     let meta: ObjectMeta = serde_json::from_value(Value::Object(good)).expect("each field was read by itself");
     let is_named = fields.get("name").is_some_and(|name| !name.is_null());
-    check_values(meta, is_named, faults);
+    check_values(kind, meta, is_named, faults);
 }
 
-fn check_values(meta: ObjectMeta, is_named: bool, faults: &mut Vec<Fault>) {
+fn check_values(kind: Kind, meta: ObjectMeta, is_named: bool, faults: &mut Vec<Fault>) {
     let path = FieldPath::fields(["metadata"]);
     match meta.name {
         None if is_named => {}
@@ -60,8 +60,9 @@ fn check_values(meta: ObjectMeta, is_named: bool, faults: &mut Vec<Fault>) {
             path.field("name"),
             format!(
                 "{:?} cannot be the name of an object: use lower-case letters, digits, '-' and '.', beginning and ending \
-                 with a letter or digit, at most 253; the topic itself can have another name in spec.topicName",
-                shorten(&name)
+                 with a letter or digit, at most 253{}",
+                shorten(&name),
+                if kind == Kind::Topic { "; the topic itself can have another name in spec.topicName" } else { "" }
             ),
         )),
         Some(_) => {}

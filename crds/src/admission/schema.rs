@@ -1,5 +1,7 @@
 //! What the schema says of an object: fields it does not name, values it refuses, in words for people.
 
+use std::collections::BTreeSet;
+
 use jsonschema::JsonType;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::LocationSegment;
@@ -7,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{Fault, MAX_FAULTS, kind_of, show};
 use crate::config::shorten;
+use crate::cpu::{Cpu, CpuFault};
 use crate::duration::{Duration, DurationFault, Retention, RetentionFault};
 use crate::field::{FieldPath, Step};
+use crate::id::Id;
 use crate::size::{Size, SizeFault};
 
 /// Fields that the schema does not name. An API server drops them, and kubectl refuses them.
@@ -47,22 +51,65 @@ fn unknown_field(name: &str, properties: &Map<String, Value>) -> String {
     format!("unknown field: there are {}", known.join(", "))
 }
 
-/// The value without fields that are null where that is allowed: they mean the same as none.
+/// Entries of a list that are there twice: by their keys where the list is a map, whole where it is a set.
+pub(super) fn duplicates(schema: &Value, value: &Value, path: &FieldPath, faults: &mut Vec<Fault>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if let Some(schema) = schema.get("properties").and_then(|properties| properties.get(name)) {
+                    duplicates(schema, value, &path.field(name), faults);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let keys = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
+                Some("map") => schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array),
+                Some("set") => Some(&Vec::new()),
+                _ => None,
+            };
+            if let Some(keys) = keys {
+                repeated(keys, items, path, faults);
+            }
+            let Some(schema) = schema.get("items") else { return };
+            for (index, value) in items.iter().enumerate() {
+                duplicates(schema, value, &path.join(Step::Index(index)), faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn repeated(keys: &[Value], items: &[Value], path: &FieldPath, faults: &mut Vec<Fault>) {
+    let mut seen = BTreeSet::new();
+    for (index, item) in items.iter().enumerate() {
+        let identity: Option<Vec<&Value>> =
+            if keys.is_empty() { Some(vec![item]) } else { keys.iter().map(|key| item.get(key.as_str()?)).collect() };
+        // An entry without its key is refused for that.
+        let Some(identity) = identity else { continue };
+        let text: Vec<_> = identity.iter().map(ToString::to_string).collect();
+        if faults.len() < MAX_FAULTS && !seen.insert(text) {
+            let shown: Vec<_> = identity.iter().map(|value| show(value)).collect();
+            let message = format!("{} is there twice: remove one", shown.join(", "));
+            faults.push(Fault::new(path.join(Step::Index(index)), message));
+        }
+    }
+}
+
+/// The value without fields that are null: they mean the same as none, as an API server has it.
 pub(super) fn without_nulls(schema: &Value, value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let schema_of = |name: &str| schema.get("properties").and_then(|properties| properties.get(name));
-            let kept = fields.iter().filter(|(name, value)| {
-                let schema = schema_of(name);
-                // A null where there is a default gives the default.
-                let may = |word| schema.is_some_and(|schema| schema.get(word).is_some());
-                !(value.is_null() && (may("nullable") || may("default")))
-            });
+            let kept = fields.iter().filter(|(name, value)| !(value.is_null() && schema_of(name).is_some()));
             kept.map(|(name, value)| {
                 let value = schema_of(name).map_or_else(|| value.clone(), |schema| without_nulls(schema, value));
                 (name.clone(), value)
             })
             .collect()
+        }
+        Value::Array(items) => {
+            let schema = schema.get("items").unwrap_or(&Value::Null);
+            items.iter().map(|item| without_nulls(schema, item)).collect()
         }
         _ => value.clone(),
     }
@@ -114,6 +161,8 @@ fn pattern_fault(pattern: &str) -> String {
         Duration::PATTERN => DurationFault.to_string(),
         Retention::PATTERN => RetentionFault.to_string(),
         Size::PATTERN => SizeFault.to_string(),
+        Cpu::PATTERN => CpuFault.to_string(),
+        Id::PATTERN => "not a UUID: write it in lower case with hyphens".to_owned(),
         _ => format!("not allowed: it has to match {pattern}"),
     }
 }

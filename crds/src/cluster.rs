@@ -1,0 +1,195 @@
+//! `Cluster`: the brokers that users want, and what is there of them.
+//!
+//! The user writes `spec`, the operator `status`. What is not set stays so in the object, and the methods give what is in
+//! force, so that a later version may choose better defaults. Fields that nothing obeys yet are left out: TLS and
+//! authentication of listeners, quotas and declared guarantees come as optional fields.
+
+// The derive of KubeSchema repeats the structs where nothing reaches them.
+#![allow(unreachable_pub)]
+
+mod defaults;
+mod failover;
+mod listener;
+mod pod;
+mod status;
+mod storage;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+pub use defaults::TopicDefaults;
+pub use failover::Failover;
+pub use listener::{Expose, ExposeType, Listener, Protocol};
+pub use pod::{EnvVar, Pod, ResourceAmounts, Resources, Toleration};
+pub use status::{BootstrapAddress, ClusterStatus, PendingRestart};
+pub use storage::{ClaimPolicy, Storage};
+
+/// Most brokers of a cluster.
+pub const MAX_BROKERS: i32 = 100;
+
+/// The port between brokers. No listener can have it.
+pub const INTERNAL_PORT: i32 = 9093;
+
+/// The port of probes and metrics. No listener can have it.
+pub const ADMIN_PORT: i32 = 9095;
+
+/// A cluster of brokers that hold topics together.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "taffrail.dev",
+    version = "v1alpha1",
+    kind = "Cluster",
+    namespaced,
+    status = "ClusterStatus",
+    shortname = "tfc",
+    category = "taffrail",
+    derive = "PartialEq",
+    doc = "A cluster of brokers that hold topics together.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
+        .message("metadata.name becomes the name of pods and Services: begin with a letter a-z, go on with a-z, 0-9 and '-', at most 40 characters"),
+    printcolumn(name = "Brokers", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Cluster-ID", type_ = "string", json_path = ".status.clusterId", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.topicDefaults.replicationFactor) || self.topicDefaults.replicationFactor <= self.replicas")
+        .message("topicDefaults.replicationFactor is higher than replicas, so that no topic could be placed: lower it, or ask for more brokers")
+        .field_path(".topicDefaults.replicationFactor")
+)]
+pub struct ClusterSpec {
+    /// Number of brokers, from 1 to 100. `kubectl scale` sets it. A lower number moves the partitions off the brokers with
+    /// the highest numbers first. Default: 3.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = MAX_BROKERS))]
+    pub replicas: i32,
+
+    /// Version of the brokers, such as 0.1.0; it is independent of the operator's. Default: the operator's own version
+    /// when the Cluster is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 64), regex(pattern = r"^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$"))]
+    pub version: Option<String>,
+
+    /// The brokers' image as a whole reference, for registries of one's own. It has to hold the version that `version`
+    /// says. Default: the image of that version where the operator's comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Secrets for pulling the image, by name, in the Cluster's namespace. At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
+    pub image_pull_secrets: Vec<String>,
+
+    /// The volume of each broker.
+    pub storage: Storage,
+
+    /// Where clients connect, each by its name. At most 8. Default: one listener `grpc` on port 9094, inside the
+    /// Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.port == a.port))").message("two listeners cannot have one port"))]
+    pub listeners: Vec<Listener>,
+
+    /// What holds for topics that do not say otherwise.
+    #[serde(default)]
+    pub topic_defaults: TopicDefaults,
+
+    /// Other namespaces whose Topics may name this Cluster; "*" is all. Topics of the Cluster's own namespace always may.
+    /// At most 100. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"))
+    )]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub allowed_topic_namespaces: Vec<String>,
+
+    /// Label of nodes that names their zone. Replicas of a partition are spread over zones, and brokers too. Default:
+    /// topology.kubernetes.io/zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub zone_label: Option<String>,
+
+    /// How soon a dead broker is noticed.
+    #[serde(default)]
+    pub failover: Failover,
+
+    /// What the brokers' pods need of Kubernetes.
+    #[serde(default)]
+    pub pod: Pod,
+}
+
+impl ClusterSpec {
+    /// Default of [`ClusterSpec::zone_label`].
+    pub const DEFAULT_ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+    /// The label of nodes that names their zone.
+    pub fn zone_label(&self) -> &str {
+        self.zone_label.as_deref().unwrap_or(Self::DEFAULT_ZONE_LABEL)
+    }
+
+    /// Where clients connect: what is asked for, or the one listener of the default.
+    pub fn listeners(&self) -> Vec<Listener> {
+        if self.listeners.is_empty() { vec![Listener::default()] } else { self.listeners.clone() }
+    }
+
+    /// Whether a Topic in that namespace may name this Cluster, which is in `own`.
+    pub fn allows_namespace(&self, namespace: &str, own: &str) -> bool {
+        namespace == own || self.allowed_topic_namespaces.iter().any(|allowed| allowed == "*" || allowed == namespace)
+    }
+
+    /// Replicas of a topic that says nothing of them: as set, otherwise 3, or as many as there are brokers.
+    pub fn replication_factor(&self) -> i32 {
+        self.topic_defaults.replication_factor.unwrap_or_else(|| self.replicas.clamp(1, 3))
+    }
+}
+
+fn three() -> i32 {
+    3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(value: serde_json::Value) -> ClusterSpec {
+        serde_json::from_value(value).expect("a legal spec")
+    }
+
+    #[test]
+    fn what_is_not_set_has_a_default() {
+        let spec = spec(json!({"storage": {"size": "10Gi"}}));
+        assert_eq!(spec.replicas, 3);
+        assert_eq!(spec.replication_factor(), 3);
+        assert_eq!(spec.zone_label(), "topology.kubernetes.io/zone");
+        let listeners = spec.listeners();
+        assert_eq!((listeners.len(), listeners[0].name.as_str(), listeners[0].port), (1, "grpc", 9094));
+    }
+
+    #[test]
+    fn a_small_cluster_has_no_more_replicas_than_brokers() {
+        assert_eq!(spec(json!({"replicas": 1, "storage": {"size": "1Gi"}})).replication_factor(), 1);
+        let set = json!({"replicas": 5, "storage": {"size": "1Gi"}, "topicDefaults": {"replicationFactor": 4}});
+        assert_eq!(spec(set).replication_factor(), 4);
+    }
+
+    #[test]
+    fn namespaces_are_allowed_by_name_or_all() {
+        let some = spec(json!({"storage": {"size": "1Gi"}, "allowedTopicNamespaces": ["shop"]}));
+        assert!(some.allows_namespace("shop", "taffrail") && some.allows_namespace("taffrail", "taffrail"));
+        assert!(!some.allows_namespace("other", "taffrail"));
+        let all = spec(json!({"storage": {"size": "1Gi"}, "allowedTopicNamespaces": ["*"]}));
+        assert!(all.allows_namespace("other", "taffrail"));
+    }
+}

@@ -1,0 +1,26 @@
+//! What holds for topics that do not say otherwise.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::topic::{MAX_REPLICATION_FACTOR, TopicConfig};
+
+/// What holds for a topic of the cluster that does not say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas <= self.replicationFactor")
+        .message("minInSyncReplicas is higher than replicationFactor, so that no acks=all write could ever succeed: lower it")
+        .field_path(".config.minInSyncReplicas")
+)]
+pub struct TopicDefaults {
+    /// Number of replicas of each partition, from 1 to 7, not above the number of brokers. Default: 3, or the number of
+    /// brokers if that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
+    pub replication_factor: Option<i32>,
+
+    /// How records are kept and checked: each field is taken by topics that do not set it.
+    #[serde(default)]
+    pub config: TopicConfig,
+}
