@@ -33,10 +33,8 @@ impl Decay {
     /// Takes resident memory into account: above three quarters of the limit freed memory is kept for a second, below half
     /// for ten again.
     pub fn follow(&mut self, resident: u64) -> Result<(), Error> {
-        let changed = match self.is_short {
-            false => resident > self.memory_limit / 4 * 3,
-            true => resident < self.memory_limit / 2,
-        };
+        let changed =
+            if self.is_short { resident < self.memory_limit / 2 } else { resident > self.memory_limit / 4 * 3 };
         if changed {
             self.is_short = !self.is_short;
             set_dirty_decay(if self.is_short { Self::SHORT } else { Self::USUAL })?;
