@@ -151,9 +151,7 @@ impl Writer {
                 Command::Log { cell, operation, reply } => self.stage(&mut group, cell, operation, reply),
                 other => Some(other),
             };
-            // One more like the largest would make the write's buffer grow, which copies all that is in it.
-            let full =
-                group.bytes + group.largest > self.shared.options.group_bytes || group.staged.len() >= GROUP_OPERATIONS;
+            let full = group.bytes >= self.shared.options.group_bytes || group.staged.len() >= GROUP_OPERATIONS;
             if after.is_none() && !full {
                 next = self.queue.try_recv().ok();
             }

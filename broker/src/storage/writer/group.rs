@@ -77,8 +77,6 @@ pub(super) struct Group {
     pub(super) batch: WriteBatch,
     /// Bytes of the batches in it.
     pub(super) bytes: usize,
-    /// Bytes of the largest of them.
-    pub(super) largest: usize,
     pub(super) staged: Vec<Staged>,
     /// Something in it wants the disk.
     pub(super) sync: bool,
@@ -91,7 +89,7 @@ impl Group {
         // RocksDB copies batches into it; growing it would copy them again.
         let mut batch = WriteBatch::with_capacity_bytes(expected_bytes + expected_bytes / 16);
         batch.put_log_data(sync_mark(synced));
-        Self { number, batch, bytes: 0, largest: 0, staged: vec![], sync: false, ledger: false }
+        Self { number, batch, bytes: 0, staged: vec![], sync: false, ledger: false }
     }
 
     fn add(&mut self, cell: Arc<LogCell>, effect: Effect, to_disk: bool, reply: Reply) {
@@ -153,7 +151,6 @@ impl Writer {
         let key = DataKey::Batch { epoch: self.open.number, log: cell.id, base };
         group.batch.put(key.encode(), &append.batch);
         group.bytes += append.batch.len();
-        group.largest = group.largest.max(append.batch.len());
         self.open.bytes += append.batch.len() as u64;
         cell.writer.next.store(append.header.next_offset(), Relaxed);
         let to_disk = append.durability == Durability::Disk;
