@@ -14,7 +14,7 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Tasks that a thread runs between two looks at its sockets. With tokio's 61 a request waited for milliseconds behind
 /// readers of large batches, each of whom takes 50 to 100 µs at a time.
-const EVENT_INTERVAL: u32 = 4;
+const EVENT_INTERVAL: u32 = 16;
 
 /// Runs until a signal.
 pub(super) fn run(effective: &Effective) -> Exit {

@@ -39,7 +39,7 @@ const CONNECTION_WINDOW: (usize, usize) = (64 << 10, 2 << 20);
 const SEND_BUFFER_BYTES: usize = 512 << 10;
 /// What the kernel keeps of a connection's answers beyond what is on its way (`TCP_NOTSENT_LOWAT`). Its buffer grows to
 /// 4 MiB otherwise: memory that nobody accounts for, and a millisecond of copying at a time while others wait.
-const UNSENT_BYTES: u32 = 256 << 10;
+const UNSENT_BYTES: u32 = 512 << 10;
 /// Headers of a request, all together.
 const MAX_HEADER_BYTES: u32 = 8 << 10;
 /// How long a peer may take to say that it speaks HTTP/2.
