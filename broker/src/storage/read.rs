@@ -1,6 +1,6 @@
 //! Reading: recent batches from memory, all others by the keys that footers list, fetched with `multi_get` in up to four
-//! parts at once on a small pool of threads; a reader that goes through a log finds the next stretch fetched. What comes from the database is checked: its CRC, and that it is the batch
-//! that its key says (R5, D5).
+//! parts at once on a small pool of threads; a reader that goes through a log finds the next stretch fetched. What comes from
+//! the database is checked: its CRC, and that it is the batch that its key says (R5, D5).
 
 mod ahead;
 mod fetch;
