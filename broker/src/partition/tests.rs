@@ -35,13 +35,7 @@ async fn bench_with(timestamp_type: TimestampType) -> Bench {
     let log = Arc::new(HeldLog::new(log));
     let clock = ManualClock::new(NOW, "boot");
     let context = Context::seeded(Arc::new(clock.clone()), 1, &*storage.meta()).unwrap();
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        timestamp_type,
-        durability: Durability::Disk,
-        retention_ms: None,
-        retention_bytes: None,
-    };
+    let settings = Settings { timestamp_type, durability: Durability::Disk, ..Settings::plain() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let partition = Partition::open(log.clone(), context.clone(), settings.clone()).await.unwrap();
     Bench { disk, partition, log, clock, context, settings }

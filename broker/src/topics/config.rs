@@ -21,6 +21,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// For tests that do not care: batches of 1 MiB at most, kept for ever.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self {
+            max_message_bytes: 1 << 20,
+            timestamp_type: TimestampType::CreateTime,
+            durability: Durability::Os,
+            retention_ms: None,
+            retention_bytes: None,
+        }
+    }
+
     /// Of a configuration that was admitted.
     pub fn of(config: &TopicConfig) -> Self {
         Self {

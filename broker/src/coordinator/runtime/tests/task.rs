@@ -13,7 +13,7 @@ use super::toy::{Ask, Toy};
 use crate::context::Context;
 use crate::partition::Partition;
 use crate::storage::memory::Disk;
-use crate::storage::{Durability, PartitionId, Storage as _};
+use crate::storage::{PartitionId, Storage as _};
 use crate::topics::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,14 +32,8 @@ async fn open(disk: &Disk) -> (Partition, Context) {
     let log = storage.logs().into_iter().find(|log| log.partition() == id);
     let log = log.unwrap_or_else(|| storage.create(id).unwrap());
     let context = Context::system(&*storage.meta()).unwrap();
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        timestamp_type: taffrail_proto::record::TimestampType::CreateTime,
-        durability: Durability::Os,
-        retention_ms: None,
-        retention_bytes: None,
-    };
-    let partition = Partition::open(log, context.clone(), Arc::new(ArcSwap::from_pointee(settings))).await.unwrap();
+    let partition =
+        Partition::open(log, context.clone(), Arc::new(ArcSwap::from_pointee(Settings::plain()))).await.unwrap();
     (partition, context)
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::context::Context;
 use crate::partition::{Isolation, Partition};
 use crate::storage::memory::Disk;
-use crate::storage::{Durability, PartitionId, Storage as _};
+use crate::storage::{PartitionId, Storage as _};
 use crate::topics::{Settings, Topic};
 
 const TOPIC: Uuid = Uuid::from_u128(3);
@@ -34,14 +34,7 @@ fn stands(assigned: &[i32], revoking: &[i32]) -> Membership {
 async fn reader() -> Reader {
     let storage = Disk::new().open();
     let context = Context::system(&*storage.meta()).unwrap();
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        timestamp_type: taffrail_proto::record::TimestampType::CreateTime,
-        durability: Durability::Os,
-        retention_ms: None,
-        retention_bytes: None,
-    };
-    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::plain()));
     let log = storage.create(PartitionId { topic: TOPIC, index: 0 }).unwrap();
     let partition = Partition::open(log, context, settings.clone()).await.unwrap();
     let topic = Topic::new("t".into(), TOPIC, settings, vec![partition]);
