@@ -55,6 +55,7 @@
 pub mod admin_http;
 pub mod allocator;
 pub mod broker;
+pub mod brokers;
 pub mod cli;
 pub mod clock;
 pub mod config;

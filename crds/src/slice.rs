@@ -91,11 +91,28 @@ pub struct PartitionSliceSpec {
     #[schemars(range(min = 0))]
     pub operation_id: i64,
 
+    /// Set once the topic was deleted together with its data: nobody serves it, and after `purgeAt` its brokers delete it.
+    /// Until then the topic can be brought back. Not set: the data stays, whatever becomes of the Topic object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstone: Option<Tombstone>,
+
     /// The partitions, in the order of their indexes, at most 64. None disappears.
     #[schemars(length(min = 1, max = PARTITIONS_PER_SLICE))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
     #[x_kube(validation = Rule::new("size(self) >= size(oldSelf)").message("a partition cannot disappear"))]
     pub partitions: Vec<PartitionState>,
+}
+
+/// Since when a topic is deleted, and when its data goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tombstone {
+    /// When the topic was deleted.
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub deleted_at: String,
+    /// When its data goes for good.
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub purge_at: String,
 }
 
 /// State of one partition, on which its brokers act.
@@ -177,6 +194,11 @@ pub struct PartitionState {
     #[serde(default)]
     #[schemars(length(max = MAX_REPLICAS))]
     pub last_known_elr: Vec<Replica>,
+
+    /// Why nobody leads, in a sentence for people. Not set: somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub fault: Option<String>,
 
     /// The leader was elected without proof that it has every acknowledged record, and has not finished to look into it.
     #[serde(default)]

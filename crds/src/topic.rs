@@ -242,6 +242,14 @@ pub struct TopicStatus {
     /// Generation of the object that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Generation of the object that was accepted last: what it asks for is what the brokers do. Behind the object's own:
+    /// the newest change is refused, or not looked at yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_generation: Option<i64>,
+    /// Partitions that can be written and read now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_PARTITIONS))]
+    pub ready_partitions: Option<i32>,
     /// Partitions that are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_PARTITIONS))]

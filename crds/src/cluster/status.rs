@@ -33,6 +33,11 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(equal = 36))]
     pub cluster_id: Option<String>,
+    /// Namespaces in which accepted Topics of this Cluster are, its own among them: where the brokers look for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 63)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub topic_namespaces: Vec<String>,
     /// Where clients connect, by listener.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

@@ -1,0 +1,107 @@
+//! The brokers of the cluster, as they are registered: who there is, and where each is reached.
+//!
+//! One immutable [`Image`] holds them all; a change publishes a new one. A broker that runs alone is the only one in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+/// Name of the listener that brokers use among themselves.
+pub const INTERNAL: &str = "internal";
+
+/// A broker of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Number of the broker.
+    pub id: i32,
+    /// Its session.
+    pub incarnation: i64,
+    /// Neither leads nor is in sync.
+    pub fenced: bool,
+    /// Zone of its node.
+    pub zone: Option<String>,
+    /// `host:port` by listener.
+    pub endpoints: BTreeMap<String, String>,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// All brokers at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// By number.
+    pub brokers: BTreeMap<i32, Registered>,
+}
+
+impl Image {
+    /// `host:port` of a broker, on a listener.
+    pub fn endpoint(&self, broker: i32, listener: &str) -> Option<&str> {
+        self.brokers.get(&broker)?.endpoints.get(listener).map(String::as_str)
+    }
+}
+
+/// The current [`Image`], and which of them this one is.
+#[derive(Debug)]
+pub struct Brokers {
+    me: i32,
+    cluster_id: String,
+    image: ArcSwap<Image>,
+    changed: watch::Sender<u64>,
+}
+
+impl Brokers {
+    /// Of the cluster of this id (a UUID), with this broker's number.
+    pub fn new(me: i32, cluster_id: String) -> Arc<Self> {
+        Arc::new(Self { me, cluster_id, image: ArcSwap::default(), changed: watch::Sender::new(0) })
+    }
+
+    /// Number of this broker.
+    pub fn me(&self) -> i32 {
+        self.me
+    }
+
+    /// Identity of the cluster.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// All brokers as they are now; cheap, never blocks.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// Tells of each change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Publishes another image, if it differs.
+    pub fn publish(&self, image: Image) {
+        if **self.image.load() != image {
+            self.image.store(Arc::new(image));
+            self.changed.send_modify(|revision| *revision += 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_once() {
+        let brokers = Brokers::new(1, "id".to_owned());
+        let told = brokers.subscribe();
+        let endpoints = BTreeMap::from([(INTERNAL.to_owned(), "main-1:9093".to_owned())]);
+        let broker =
+            Registered { id: 1, incarnation: 7, fenced: false, zone: None, endpoints, version: "0.1.0".to_owned() };
+        let image = Image { brokers: BTreeMap::from([(1, broker)]) };
+        brokers.publish(image.clone());
+        brokers.publish(image);
+        assert_eq!(*told.borrow(), 1);
+        assert_eq!(brokers.image().endpoint(1, INTERNAL), Some("main-1:9093"));
+        assert_eq!(brokers.image().endpoint(2, INTERNAL), None);
+    }
+}
