@@ -58,6 +58,7 @@ pub mod broker;
 pub mod brokers;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod context;
 pub mod controller;

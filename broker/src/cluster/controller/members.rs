@@ -1,0 +1,88 @@
+//! What the controller knows of brokers when it decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use taffrail_crds::BrokerSpec;
+use taffrail_crds::slice::Replica;
+use uuid::Uuid;
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Number of the broker.
+    pub id: i32,
+    /// Its present session.
+    pub incarnation: i64,
+    /// The earliest session since which it has lost nothing; none before the present one if not set.
+    pub continues: Option<i64>,
+    /// It is silent, or has not been heard since it registered: neither leads nor is in sync.
+    pub fenced: bool,
+    /// It is about to stop: nothing new is given to it (I9).
+    pub stopping: bool,
+    /// Zone of its node.
+    pub zone: Option<String>,
+    /// Partitions that it says it cannot serve, and why.
+    pub faults: BTreeMap<(Uuid, i32), String>,
+}
+
+impl Member {
+    /// Of a registration, before anything was heard of the broker itself.
+    pub fn registered(spec: &BrokerSpec) -> Self {
+        Self {
+            id: spec.id,
+            incarnation: spec.incarnation,
+            continues: spec.continues,
+            fenced: spec.fenced,
+            stopping: false,
+            zone: spec.zone.clone(),
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// It has all that the replica had (M6): the same session, or a later one that has lost nothing since.
+    pub fn vouches_for(&self, replica: Replica) -> bool {
+        let since = self.continues.unwrap_or(self.incarnation);
+        (since..=self.incarnation).contains(&replica.incarnation)
+    }
+}
+
+/// All registered brokers, by number.
+pub type Members = BTreeMap<i32, Member>;
+
+/// The zones of those that can take partitions.
+pub fn zones(members: &Members) -> BTreeSet<Option<&str>> {
+    members.values().filter(|member| can_take(member)).map(|member| member.zone.as_deref()).collect()
+}
+
+/// New partitions may be given to it.
+pub fn can_take(member: &Member) -> bool {
+    !member.fenced && !member.stopping
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Brokers 0, 1, … in session 10 + number, alive, in zones a, b, c.
+    pub(in crate::cluster) fn members(count: i32) -> Members {
+        let member = |id| Member {
+            id,
+            incarnation: 10 + i64::from(id),
+            continues: None,
+            fenced: false,
+            stopping: false,
+            zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
+            faults: BTreeMap::new(),
+        };
+        (0..count).map(|id| (id, member(id))).collect()
+    }
+
+    #[test]
+    fn m6_a_broker_vouches_for_the_sessions_that_it_continues() {
+        let mut member = members(1).remove(&0).unwrap();
+        let at = |incarnation| Replica { broker: 0, incarnation };
+        assert!(member.vouches_for(at(10)) && !member.vouches_for(at(9)) && !member.vouches_for(at(11)));
+        member.continues = Some(7);
+        assert!(member.vouches_for(at(7)) && member.vouches_for(at(10)) && !member.vouches_for(at(6)));
+    }
+}

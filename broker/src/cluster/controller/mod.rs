@@ -1,0 +1,12 @@
+//! The cluster's controller: the broker that holds the cluster's Lease decides who leads which partition.
+//!
+//! - [`plan`]: what to write next, a pure function over [`liveness`] (who is alive), [`elect`] (who leads), [`slices`] (what
+//!   topics need) and [`place`] (where it goes);
+//! - the task carries plans out, one round after another.
+
+pub mod elect;
+pub mod liveness;
+pub mod members;
+pub mod place;
+pub mod plan;
+pub mod slices;

@@ -1,0 +1,172 @@
+//! What the acting controller writes next: a pure function of what it has read, what it has heard and the time.
+//!
+//! Each round plans everything that can be done now; what stands on another write (a topic's name once its slices are there)
+//! is planned by a later round. Two controllers that plan at once do no harm: every write is a compare-and-swap on what the
+//! plan was made of, and slices carry the epoch of the controller (M14).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use taffrail_crds::cluster_state::{InternalTopic, MAX_TOPICS};
+use taffrail_crds::id::Id;
+use taffrail_crds::{BrokerSpec, ClusterStateSpec, PartitionSliceSpec};
+use uuid::Uuid;
+
+use super::elect::settle;
+use super::liveness::{Fencing, Liveness};
+use super::members::Members;
+use super::place::Load;
+use super::slices::{Unplaced, Wanted, slices};
+use crate::coordinator::groups;
+
+/// Slices by topic and first index.
+pub type Slices<'a> = BTreeMap<(Uuid, i32), &'a PartitionSliceSpec>;
+
+/// What a plan is made of.
+pub struct Facts<'a> {
+    /// Name of the cluster.
+    pub cluster: &'a str,
+    /// What the cluster remembers.
+    pub state: &'a ClusterStateSpec,
+    /// The registered brokers.
+    pub brokers: Vec<&'a BrokerSpec>,
+    /// All slices of the cluster.
+    pub slices: Slices<'a>,
+    /// The accepted topics, and those to be deleted.
+    pub topics: Vec<Wanted>,
+    /// What was heard of brokers.
+    pub liveness: &'a Liveness,
+    /// Since when this controller acts, by the clock of `liveness`.
+    pub acting: Duration,
+    /// Now, by that clock.
+    pub now: Duration,
+    /// Now, for people.
+    pub wall: SystemTime,
+    /// Identity for a topic that is to be made.
+    pub fresh_id: Uuid,
+}
+
+/// What is to be written, in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What the cluster remembers.
+    pub state: Option<ClusterStateSpec>,
+    /// Registrations that are fenced, or not any more.
+    pub brokers: Vec<BrokerSpec>,
+    /// New slices, and others in the place of those that are there.
+    pub slices: Vec<PartitionSliceSpec>,
+    /// Topics whose time in the trash is over.
+    pub purge: Vec<Uuid>,
+    /// Topics that get no slices, and why.
+    pub unplaced: Vec<(String, Unplaced)>,
+}
+
+/// The writes that these facts ask for.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    let brokers = fence(facts);
+    let mut members = facts.liveness.members(facts.brokers.iter().copied());
+    for changed in &brokers {
+        if let Some(member) = members.get_mut(&changed.id) {
+            member.fenced = changed.fenced;
+        }
+    }
+    let mut changed = settle_all(facts, &members);
+    let unplaced = place_all(facts, &members, &mut changed);
+    Plan { state: remember(facts), brokers, slices: changed.into_values().collect(), purge: overdue(facts), unplaced }
+}
+
+fn fence(facts: &Facts<'_>) -> Vec<BrokerSpec> {
+    let changed = |spec: &&BrokerSpec| {
+        let fenced = match facts.liveness.fencing(spec, facts.acting, facts.now) {
+            Fencing::Right => return None,
+            Fencing::Fence => true,
+            Fencing::Unfence => false,
+        };
+        Some(BrokerSpec { fenced, ..(*spec).clone() })
+    };
+    facts.brokers.iter().filter_map(changed).collect()
+}
+
+/// Slices whose partitions change with the brokers.
+fn settle_all(facts: &Facts<'_>, members: &Members) -> BTreeMap<(Uuid, i32), PartitionSliceSpec> {
+    let mut changed = BTreeMap::new();
+    for (key, slice) in facts.slices.iter().filter(|(_, slice)| slice.tombstone.is_none()) {
+        let mut next: Option<PartitionSliceSpec> = None;
+        for (place, partition) in slice.partitions.iter().enumerate() {
+            if let Some(settled) = settle(key.0, partition, members) {
+                next.get_or_insert_with(|| (*slice).clone()).partitions[place] = settled;
+            }
+        }
+        changed.extend(next.map(|next| (*key, next)));
+    }
+    changed
+}
+
+/// Adds the slices that topics need.
+fn place_all(
+    facts: &Facts<'_>,
+    members: &Members,
+    changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
+) -> Vec<(String, Unplaced)> {
+    let mut load = Load::default();
+    let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
+    partitions.for_each(|partition| load.add(&partition.replicas));
+    let mut unplaced = Vec::new();
+    for wanted in facts.topics.iter().cloned().chain(internal(facts.state)) {
+        let registered = facts.state.topics.contains_key(&Id(wanted.id));
+        let of_topic = (wanted.id, 0)..=(wanted.id, i32::MAX);
+        let mut present: BTreeMap<_, _> =
+            facts.slices.range(of_topic.clone()).map(|(key, slice)| (key.1, *slice)).collect();
+        let settled: Vec<_> = changed.range(of_topic).map(|(key, slice)| (key.1, slice.clone())).collect();
+        present.extend(settled.iter().map(|(first_index, slice)| (*first_index, slice)));
+        match slices(facts.cluster, &wanted, &present, registered, members, &mut load) {
+            Ok(slices) => changed.extend(slices.into_iter().map(|slice| ((wanted.id, slice.first_index), slice))),
+            Err(reason) => unplaced.push((wanted.name, reason)),
+        }
+    }
+    unplaced
+}
+
+/// The internal topics, which no object asks for.
+fn internal(state: &ClusterStateSpec) -> impl Iterator<Item = Wanted> {
+    state.internal_topics.iter().map(|topic| Wanted {
+        id: topic.topic_id.0,
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        made: 0,
+        min_in_sync_replicas: 1,
+        tombstone: None,
+    })
+}
+
+/// Internal topics that are missing, and the names of topics whose slices are there.
+fn remember(facts: &Facts<'_>) -> Option<ClusterStateSpec> {
+    let mut next = facts.state.clone();
+    if !next.internal_topics.iter().any(|topic| topic.name == groups::TOPIC) {
+        let (name, topic_id) = (groups::TOPIC.to_owned(), Id(facts.fresh_id));
+        next.internal_topics.push(InternalTopic { name, topic_id, partitions: groups::PARTITIONS });
+    }
+    for wanted in facts.topics.iter().cloned().chain(internal(facts.state)) {
+        let made = facts.slices.contains_key(&(wanted.id, 0));
+        if made && wanted.tombstone.is_none() && next.topics.len() < MAX_TOPICS {
+            next.topics.entry(Id(wanted.id)).or_insert(wanted.name);
+        }
+    }
+    (next != *facts.state).then_some(next)
+}
+
+/// Topics whose every slice is marked and due. One that cannot be read is not: somebody has to look.
+fn overdue(facts: &Facts<'_>) -> Vec<Uuid> {
+    let is_due = |slice: &PartitionSliceSpec| {
+        let purge_at = slice.tombstone.as_ref().map(|tombstone| humantime::parse_rfc3339_weak(&tombstone.purge_at));
+        matches!(purge_at, Some(Ok(at)) if at <= facts.wall)
+    };
+    let mut topics: BTreeMap<Uuid, bool> = BTreeMap::new();
+    for (key, slice) in &facts.slices {
+        *topics.entry(key.0).or_insert(true) &= is_due(slice);
+    }
+    topics.into_iter().filter(|(_, due)| *due).map(|(topic, _)| topic).collect()
+}
+
+#[cfg(test)]
+mod tests;

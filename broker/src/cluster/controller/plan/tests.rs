@@ -1,0 +1,175 @@
+use taffrail_crds::cluster_state::NextIds;
+use taffrail_crds::slice::Tombstone;
+
+use super::super::liveness::Beat;
+use super::super::slices::tests::wanted;
+use super::*;
+
+fn state() -> ClusterStateSpec {
+    ClusterStateSpec {
+        cluster_id: Id(Uuid::from_u128(1)),
+        controller: Some(0),
+        controller_epoch: 1,
+        feature_level: 1,
+        next_ids: NextIds { producer: 0, incarnation: 0, operation: 0 },
+        internal_topics: Vec::new(),
+        topics: BTreeMap::new(),
+    }
+}
+
+fn broker(id: i32) -> BrokerSpec {
+    BrokerSpec {
+        cluster_name: "main".to_owned(),
+        id,
+        incarnation: 5,
+        continues: None,
+        storage_id: Id(Uuid::from_u128(10 + id as u128)),
+        boot_id: Id(Uuid::from_u128(2)),
+        zone: None,
+        endpoints: Vec::new(),
+        version: "0.1.0".to_owned(),
+        feature_level: 1,
+        fenced: false,
+    }
+}
+
+/// A cluster whose plans are carried out at once.
+struct World {
+    state: ClusterStateSpec,
+    brokers: Vec<BrokerSpec>,
+    slices: BTreeMap<(Uuid, i32), PartitionSliceSpec>,
+    topics: Vec<Wanted>,
+    liveness: Liveness,
+    now: u64,
+}
+
+impl World {
+    fn of(brokers: i32) -> Self {
+        let mut world = Self {
+            state: state(),
+            brokers: (0..brokers).map(broker).collect(),
+            slices: BTreeMap::new(),
+            topics: Vec::new(),
+            liveness: Liveness::new(Duration::from_secs(6)),
+            now: 100,
+        };
+        world.hear(0..brokers);
+        world
+    }
+
+    fn hear(&mut self, brokers: impl IntoIterator<Item = i32>) {
+        for id in brokers {
+            let incarnation = self.brokers[id as usize].incarnation;
+            self.liveness.hear(id, Beat { incarnation, ..Beat::default() }, Duration::from_secs(self.now));
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Facts {
+            cluster: "main",
+            state: &self.state,
+            brokers: self.brokers.iter().collect(),
+            slices: self.slices.iter().map(|(key, slice)| (*key, slice)).collect(),
+            topics: self.topics.clone(),
+            liveness: &self.liveness,
+            acting: Duration::from_secs(50),
+            now: Duration::from_secs(self.now),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(self.now),
+            fresh_id: Uuid::from_u128(77),
+        })
+    }
+
+    fn carry_out(&mut self, plan: Plan) {
+        self.state = plan.state.unwrap_or_else(|| self.state.clone());
+        for broker in plan.brokers {
+            let id = broker.id as usize;
+            self.brokers[id] = broker;
+        }
+        self.slices.extend(plan.slices.into_iter().map(|slice| ((slice.topic_id.0, slice.first_index), slice)));
+    }
+
+    /// Rounds until there is nothing left to do.
+    fn settle(&mut self) -> usize {
+        for round in 0..10 {
+            let plan = self.plan();
+            if plan == Plan::default() {
+                return round;
+            }
+            self.carry_out(plan);
+        }
+        panic!("it does not end: {:?}", self.plan());
+    }
+
+    fn leaders(&self, topic: Uuid) -> Vec<Option<i32>> {
+        let slices = self.slices.range((topic, 0)..=(topic, i32::MAX)).map(|(_, slice)| slice);
+        slices.flat_map(|slice| &slice.partitions).map(|partition| partition.leader).collect()
+    }
+}
+
+#[test]
+fn a_cluster_settles_with_its_internal_topic_and_then_with_a_topic() {
+    let mut world = World::of(3);
+    assert!(world.settle() <= 3);
+    let internal = &world.state.internal_topics[0];
+    assert_eq!((internal.name.as_str(), internal.partitions), ("__consumer_offsets", 16));
+    assert_eq!(world.leaders(internal.topic_id.0).len(), 16);
+
+    world.topics.push(wanted(6));
+    world.settle();
+    assert_eq!(world.state.topics[&Id(wanted(6).id)], "flights");
+    let leaders = world.leaders(wanted(6).id);
+    assert_eq!((0..3).map(|id| leaders.iter().filter(|leader| **leader == Some(id)).count()).max(), Some(2));
+}
+
+#[test]
+fn a_silent_brokers_partitions_are_offline_in_one_round_and_come_back() {
+    let mut world = World::of(2);
+    world.topics.push(wanted(4));
+    world.settle();
+    world.now += 10;
+    world.hear([0]);
+    let plan = world.plan();
+    assert_eq!(plan.brokers.iter().map(|broker| (broker.id, broker.fenced)).collect::<Vec<_>>(), [(1, true)]);
+    assert_eq!(plan.slices.len(), 2, "of the topic and of the internal one");
+    world.carry_out(plan);
+    assert_eq!(world.leaders(wanted(4).id).iter().filter(|leader| leader.is_none()).count(), 2);
+    assert_eq!(world.settle(), 0);
+
+    world.hear([1]);
+    world.settle();
+    assert!(world.leaders(wanted(4).id).iter().all(Option::is_some));
+}
+
+#[test]
+fn m9_lost_slices_are_not_made_anew() {
+    let mut world = World::of(1);
+    world.topics.push(wanted(2));
+    world.settle();
+    world.slices.retain(|key, _| key.0 != wanted(2).id);
+    let plan = world.plan();
+    assert_eq!(plan.slices, []);
+    assert_eq!(plan.unplaced, [("flights".to_owned(), Unplaced::Lost { first_index: 0 })]);
+}
+
+#[test]
+fn a_topic_object_that_is_gone_takes_nothing_with_it() {
+    let mut world = World::of(1);
+    world.topics.push(wanted(2));
+    world.settle();
+    world.topics.clear();
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[test]
+fn a_deleted_topic_is_purged_when_its_time_has_come_and_not_before() {
+    let mut world = World::of(1);
+    world.topics.push(wanted(2));
+    world.settle();
+    let at = |seconds| humantime::format_rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+    world.topics[0].tombstone = Some(Tombstone { deleted_at: at(100), purge_at: at(103) });
+    world.settle();
+    world.topics.clear();
+    assert!(world.plan().purge.is_empty());
+    world.now = 103;
+    assert_eq!(world.plan().purge, [wanted(2).id]);
+}

@@ -1,0 +1,194 @@
+//! A topic's slices: made, grown, marked as deleted, brought back.
+
+use std::collections::BTreeMap;
+
+use taffrail_crds::id::Id;
+use taffrail_crds::slice::{PARTITIONS_PER_SLICE, Replica, Tombstone, UncleanRecovery};
+use taffrail_crds::{PartitionSliceSpec, PartitionState};
+use uuid::Uuid;
+
+use super::members::Members;
+use super::place::{Load, place};
+
+/// Replicas that each partition is given. Nothing copies records between brokers yet, so that more would be promises.
+pub const REPLICAS: i32 = 1;
+
+/// What is wanted of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its identity.
+    pub id: Uuid,
+    /// Its name for clients.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// Partitions that it is known to have had: their slices must be there.
+    pub made: i32,
+    /// What a write with acks=all asks for.
+    pub min_in_sync_replicas: i32,
+    /// Its data is to go.
+    pub tombstone: Option<Tombstone>,
+}
+
+/// Why a topic does not get its slices.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unplaced {
+    /// A slice was there and is not any more. An empty one in its place would hide what the brokers still have (M9).
+    #[error(
+        "the partitions from {first_index} on were there and their PartitionSlice is gone: the data is kept and not served; \
+         \"taffrail cluster recover\" rebuilds it from what the brokers saw last"
+    )]
+    Lost {
+        /// Of the slice.
+        first_index: i32,
+    },
+    /// There are not enough brokers.
+    #[error("no broker can take a partition: wait for brokers to become ready")]
+    NoBroker,
+}
+
+/// The slices that are to be written: new ones, and others in the place of those of their first index.
+///
+/// `present` are the topic's slices by first index; `registered`: the cluster knows the topic, so that it had slices.
+pub fn slices(
+    cluster: &str,
+    wanted: &Wanted,
+    present: &BTreeMap<i32, &PartitionSliceSpec>,
+    registered: bool,
+    members: &Members,
+    load: &mut Load,
+) -> Result<Vec<PartitionSliceSpec>, Unplaced> {
+    if wanted.tombstone.is_some() {
+        let marked = |slice: &&PartitionSliceSpec| PartitionSliceSpec {
+            tombstone: wanted.tombstone.clone(),
+            ..(*slice).clone()
+        };
+        return Ok(present.values().filter(|slice| slice.tombstone.is_none()).map(marked).collect());
+    }
+    let mut changed = Vec::new();
+    for first_index in (0..wanted.partitions).step_by(PARTITIONS_PER_SLICE as usize) {
+        let (before, mut slice) = match present.get(&first_index) {
+            Some(slice) => (Some(*slice), (*slice).clone()),
+            None if first_index < wanted.made || (registered && first_index == 0) => {
+                return Err(Unplaced::Lost { first_index });
+            }
+            None => (None, empty(cluster, wanted, first_index)),
+        };
+        slice.tombstone = None;
+        let count = (wanted.partitions - first_index).min(PARTITIONS_PER_SLICE);
+        for offset in slice.partitions.len() as i32..count {
+            slice.partitions.push(new_partition(first_index + offset, wanted, members, load)?);
+        }
+        if before != Some(&slice) {
+            changed.push(slice);
+        }
+    }
+    Ok(changed)
+}
+
+fn empty(cluster: &str, wanted: &Wanted, first_index: i32) -> PartitionSliceSpec {
+    PartitionSliceSpec {
+        cluster_name: cluster.to_owned(),
+        topic_id: Id(wanted.id),
+        topic_name: wanted.name.clone(),
+        first_index,
+        controller_epoch: 0,
+        operation_id: 0,
+        tombstone: None,
+        partitions: Vec::new(),
+    }
+}
+
+fn new_partition(index: i32, wanted: &Wanted, members: &Members, load: &mut Load) -> Result<PartitionState, Unplaced> {
+    let replicas = place(load, members, REPLICAS as usize).ok_or(Unplaced::NoBroker)?;
+    let replica = |broker: &i32| Some(Replica { broker: *broker, incarnation: members.get(broker)?.incarnation });
+    Ok(PartitionState {
+        index,
+        leader: replicas.first().copied(),
+        isr: replicas.iter().filter_map(replica).collect(),
+        replicas,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        leader_epoch: 0,
+        partition_epoch: 0,
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+        fault: None,
+        recovering: false,
+        min_in_sync_replicas: wanted.min_in_sync_replicas.clamp(1, REPLICAS),
+        replication_factor: REPLICAS,
+        unclean_recovery: UncleanRecovery::default(),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::members::tests::members;
+    use super::*;
+
+    pub(in crate::cluster) fn wanted(partitions: i32) -> Wanted {
+        let name = "flights".to_owned();
+        Wanted { id: Uuid::from_u128(9), name, partitions, made: 0, min_in_sync_replicas: 1, tombstone: None }
+    }
+
+    fn by_index(slices: &[PartitionSliceSpec]) -> BTreeMap<i32, &PartitionSliceSpec> {
+        slices.iter().map(|slice| (slice.first_index, slice)).collect()
+    }
+
+    fn made(
+        wanted: &Wanted,
+        present: &[PartitionSliceSpec],
+        registered: bool,
+    ) -> Result<Vec<PartitionSliceSpec>, Unplaced> {
+        slices("main", wanted, &by_index(present), registered, &members(3), &mut Load::default())
+    }
+
+    #[test]
+    fn a_topic_gets_slices_of_64_partitions_each_led_by_a_broker_in_its_session() {
+        let slices = made(&wanted(130), &[], false).unwrap();
+        let sizes: Vec<_> = slices.iter().map(|slice| (slice.first_index, slice.partitions.len())).collect();
+        assert_eq!(sizes, [(0, 64), (64, 64), (128, 2)]);
+        for partition in slices.iter().flat_map(|slice| &slice.partitions) {
+            let leader = partition.leader.unwrap();
+            assert_eq!(partition.isr, [Replica { broker: leader, incarnation: 10 + i64::from(leader) }]);
+        }
+        assert_eq!(made(&wanted(130), &slices, true), Ok(vec![]), "nothing is left to do");
+    }
+
+    #[test]
+    fn a_topic_grows_and_what_is_there_stays() {
+        let before = made(&wanted(63), &[], false).unwrap();
+        let grown = made(&Wanted { made: 63, ..wanted(70) }, &before, true).unwrap();
+        assert_eq!(grown.iter().map(|slice| slice.partitions.len()).collect::<Vec<_>>(), [64, 6]);
+        assert_eq!(grown[0].partitions[..63], before[0].partitions[..]);
+    }
+
+    #[test]
+    fn m9_a_slice_that_was_there_is_never_made_anew() {
+        assert_eq!(made(&wanted(3), &[], true), Err(Unplaced::Lost { first_index: 0 }));
+        let all = made(&wanted(70), &[], false).unwrap();
+        let known = Wanted { made: 70, ..wanted(70) };
+        assert_eq!(made(&known, &all[..1], true), Err(Unplaced::Lost { first_index: 64 }));
+        assert!(made(&wanted(3), &[], false).is_ok(), "a topic that never had any gets them");
+    }
+
+    #[test]
+    fn a_deleted_topic_is_marked_once_and_can_come_back() {
+        let before = made(&wanted(3), &[], false).unwrap();
+        let tombstone =
+            Tombstone { deleted_at: "2026-01-01T00:00:00Z".into(), purge_at: "2026-01-02T00:00:00Z".into() };
+        let deleted = Wanted { tombstone: Some(tombstone.clone()), ..wanted(3) };
+        let marked = made(&deleted, &before, true).unwrap();
+        assert_eq!(marked[0].tombstone, Some(tombstone));
+        assert_eq!(marked[0].partitions, before[0].partitions);
+        assert_eq!(made(&deleted, &marked, true), Ok(vec![]));
+        assert_eq!(made(&wanted(3), &marked, true), Ok(before));
+    }
+
+    #[test]
+    fn without_a_broker_nothing_is_made() {
+        let nobody = Members::new();
+        let slices = slices("main", &wanted(1), &BTreeMap::new(), false, &nobody, &mut Load::default());
+        assert_eq!(slices, Err(Unplaced::NoBroker));
+    }
+}

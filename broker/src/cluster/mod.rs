@@ -1,0 +1,3 @@
+//! A broker as a member of a cluster, with its metadata in Kubernetes.
+
+pub mod controller;
