@@ -72,10 +72,12 @@ impl View<'_> {
     }
 
     fn elect(&self, next: &mut PartitionState) {
-        if leadership(next).is_some() {
+        if let Some(leader) = leadership(next) {
+            let member = self.members.get(&leader.broker);
+            // What was elected without proof stays so, over all elections, until a leader has found its log.
+            next.recovering &= !member.is_some_and(|member| member.recovered.contains(&(self.topic, self.index)));
             return;
         }
-        next.recovering = false;
         next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
         if next.leader.is_none() {
             self.recover(next);

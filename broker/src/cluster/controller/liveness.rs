@@ -3,7 +3,7 @@
 //! Every broker tells every other that it is alive, whoever is controller, so that a new one has heard it itself. Who has
 //! just begun to act waits a whole session before it takes silence for death: it may have been deaf before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use taffrail_crds::BrokerSpec;
@@ -20,6 +20,8 @@ pub struct Beat {
     pub stopping: bool,
     /// Partitions that it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
+    /// Partitions that it was elected for without proof, and whose log it has found and serves.
+    pub recovered: BTreeSet<(Uuid, i32)>,
 }
 
 /// What was heard, and when, by a clock that only goes forward.
@@ -73,6 +75,7 @@ impl Liveness {
             if let Some((_, beat)) = self.last(spec) {
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
+                member.recovered.clone_from(&beat.recovered);
             }
             (spec.id, member)
         };

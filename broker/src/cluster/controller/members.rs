@@ -23,6 +23,8 @@ pub struct Member {
     pub zone: Option<String>,
     /// Partitions that it says it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
+    /// Partitions that it was elected for without proof, and whose log it has found and serves.
+    pub recovered: BTreeSet<(Uuid, i32)>,
 }
 
 impl Member {
@@ -36,6 +38,7 @@ impl Member {
             stopping: false,
             zone: spec.zone.clone(),
             faults: BTreeMap::new(),
+            recovered: BTreeSet::new(),
         }
     }
 
@@ -73,6 +76,7 @@ pub(super) mod tests {
             stopping: false,
             zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
             faults: BTreeMap::new(),
+            recovered: BTreeSet::new(),
         };
         (0..count).map(|id| (id, member(id))).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`plan`]: what to write next, a pure function over [`liveness`] (who is alive), [`elect`] (who leads), [`slices`] (what
 //!   topics need) and [`place`] (where it goes);
-//! - the task carries plans out, one round after another.
+//! - [`task`] carries plans out, one round after another.
 
 pub mod elect;
 pub mod liveness;
@@ -10,3 +10,5 @@ pub mod members;
 pub mod place;
 pub mod plan;
 pub mod slices;
+pub mod task;
+pub mod topics;

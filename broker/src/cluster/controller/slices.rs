@@ -122,13 +122,18 @@ fn new_partition(index: i32, wanted: &Wanted, members: &Members, load: &mut Load
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cluster) mod tests {
     use super::super::members::tests::members;
     use super::*;
 
     pub(in crate::cluster) fn wanted(partitions: i32) -> Wanted {
         let name = "flights".to_owned();
         Wanted { id: Uuid::from_u128(9), name, partitions, made: 0, min_in_sync_replicas: 1, tombstone: None }
+    }
+
+    /// The slices of a topic of three brokers in sessions 10 to 12.
+    pub(in crate::cluster) fn spread(wanted: &Wanted) -> Vec<PartitionSliceSpec> {
+        made(wanted, &[], false).unwrap()
     }
 
     fn by_index(slices: &[PartitionSliceSpec]) -> BTreeMap<i32, &PartitionSliceSpec> {

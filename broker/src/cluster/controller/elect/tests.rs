@@ -90,6 +90,15 @@ fn m6_a_session_that_may_have_lost_something_leads_only_as_the_last_one_and_says
     let one = settle(TOPIC, &partition(&[0], 1), &members).unwrap();
     assert_eq!((one.leader, one.leader_epoch, one.recovering), (Some(0), 4, true));
 
+    assert_eq!(settle(TOPIC, &one, &members), None, "it has not found its log yet");
+    members.get_mut(&0).unwrap().faults.insert((TOPIC, 0), "its log is missing".to_owned());
+    let faulty = settle(TOPIC, &one, &members).unwrap();
+    assert_eq!((faulty.leader, faulty.recovering), (None, true), "without proof it stays");
+    members.get_mut(&0).unwrap().faults.clear();
+    members.get_mut(&0).unwrap().recovered.insert((TOPIC, 0));
+    let found = settle(TOPIC, &one, &members).unwrap();
+    assert_eq!((found.leader, found.leader_epoch, found.recovering), (Some(0), 4, false));
+
     let two = settle(TOPIC, &partition(&[0, 1], 2), &members).unwrap();
     assert_eq!((two.leader, two.isr, two.elr), (Some(1), vec![replica(1)], vec![]));
     assert_eq!(two.last_known_elr, [replica(0)]);

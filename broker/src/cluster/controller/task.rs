@@ -1,0 +1,335 @@
+//! Carries out the controller's plans while this broker acts, one round after another.
+//!
+//! Nothing here decides: a round reads the newest image, plans, writes, and waits until the watch shows what was written, so
+//! that the next plan is made of it. A write that is refused or lost ends the round, and the next begins with what is there.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::liveness::Liveness;
+use super::plan::{Facts, Plan, plan};
+use super::slices::Unplaced;
+use super::topics;
+use crate::cluster::heartbeat::Purger;
+use crate::cluster::image::{Identity, Image, Stored};
+use crate::context::Context;
+use crate::election::Leadership;
+use crate::metadata::kubernetes::CLUSTER_LABEL;
+use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
+
+/// Label of slices: the id of their topic.
+pub const TOPIC_LABEL: &str = "taffrail.dev/topic-id";
+
+/// How often silence is looked at when nothing else happens.
+const TICK: Duration = Duration::from_millis(500);
+/// How long a round waits for the watch to show what it wrote.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// Slices that are written at a time.
+const WRITES: usize = 8;
+/// Numbers for writes that are taken at a time.
+const OPERATIONS: i64 = 1 << 20;
+
+/// What the controller stands on.
+pub struct Parts {
+    /// Clock and randomness.
+    pub context: Context,
+    /// Which cluster.
+    pub identity: Identity,
+    /// Its objects.
+    pub store: Arc<dyn MetadataStore>,
+    /// The same, as followed.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// Whether this broker acts.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What was heard of brokers.
+    pub liveness: Arc<Mutex<Liveness>>,
+    /// Deletes data of topics whose time is over.
+    pub purger: Arc<dyn Purger>,
+}
+
+/// Acts as controller whenever the broker is elected, until `stop`.
+pub async fn run(parts: Parts, stop: CancellationToken) {
+    let mut task = Task { parts, operations: 0..0, said: Vec::new() };
+    tokio::select! {
+        () = task.serve() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+struct Task {
+    parts: Parts,
+    /// Numbers that this term may still give to its writes.
+    operations: Range<i64>,
+    /// What was last said of topics without slices.
+    said: Vec<(String, Unplaced)>,
+}
+
+/// One uninterrupted time of acting.
+#[derive(Clone, Copy)]
+struct Term {
+    epoch: i32,
+    /// Since when, by the context's monotonic clock.
+    since: Duration,
+}
+
+/// What a round wrote: the kind, the name and the version before, `None` for a new object.
+type Written = Vec<(Kind, String, Option<String>)>;
+
+impl Task {
+    async fn serve(&mut self) {
+        let mut term: Option<Term> = None;
+        loop {
+            let leadership = self.parts.leadership.borrow_and_update().clone();
+            match leadership {
+                Leadership::Acting { epoch, write_until } if write_until > Instant::now() => {
+                    let now = self.parts.context.clock().since_boot();
+                    let current = term.filter(|term| term.epoch == epoch).unwrap_or(Term { epoch, since: now });
+                    if term.is_none_or(|term| term.epoch != epoch) {
+                        self.operations = 0..0;
+                        tracing::info!(epoch, "acting as controller");
+                    }
+                    term = Some(current);
+                    self.round(current, write_until).await;
+                }
+                _ => {
+                    if let Some(term) = term.take() {
+                        tracing::info!(epoch = term.epoch, "no longer acting as controller");
+                    }
+                }
+            }
+            tokio::select! {
+                changed = self.parts.image.changed() => if changed.is_err() { return },
+                changed = self.parts.leadership.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    async fn round(&mut self, term: Term, write_until: Instant) {
+        let image = self.parts.image.borrow_and_update().clone();
+        // What is seen must be of this term: what an earlier controller wrote last may still be on its way here.
+        let Some(state) = image.state.as_ref().filter(|state| state.spec.controller_epoch == term.epoch) else { return };
+        let plan = self.plan(&image, &state.spec, term);
+        self.say(&plan.unplaced);
+        let store = self.parts.store.until(write_until);
+        let (written, result) = self.carry_out(&*store, &image, state, plan, term).await;
+        match result {
+            Ok(()) => {}
+            Err(MetadataError::Conflict { kind, name }) => {
+                tracing::debug!(kind = kind.as_str(), name, "the object has changed since it was read");
+            }
+            Err(error) => tracing::warn!(%error, "the controller could not write; it plans anew"),
+        }
+        self.catch_up(&written).await;
+    }
+
+    fn plan(&self, image: &Image, state: &ClusterStateSpec, term: Term) -> Plan {
+        let context = &self.parts.context;
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(context.wall_millis().max(0) as u64);
+        plan(&Facts {
+            cluster: &self.parts.identity.cluster,
+            state,
+            brokers: image.brokers.values().map(|stored| &stored.spec).collect(),
+            slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),
+            topics: topics::wanted(image),
+            liveness: &self.parts.liveness.lock(),
+            acting: term.since,
+            now: context.clock().since_boot(),
+            wall,
+            fresh_id: context.random_uuid(),
+        })
+    }
+
+    /// Says once why topics have no slices.
+    fn say(&mut self, unplaced: &[(String, Unplaced)]) {
+        for (topic, reason) in unplaced.iter().filter(|new| !self.said.contains(new)) {
+            tracing::warn!(topic, %reason, "a topic is not placed");
+        }
+        unplaced.clone_into(&mut self.said);
+    }
+
+    async fn carry_out(
+        &mut self,
+        store: &dyn MetadataStore,
+        image: &Image,
+        state: &Stored<ClusterStateSpec>,
+        plan: Plan,
+        term: Term,
+    ) -> (Written, Result<(), MetadataError>) {
+        let mut written = Written::new();
+        let result = self.write(store, image, state, plan, term, &mut written).await;
+        (written, result)
+    }
+
+    async fn write(
+        &mut self,
+        store: &dyn MetadataStore,
+        image: &Image,
+        state: &Stored<ClusterStateSpec>,
+        plan: Plan,
+        term: Term,
+        written: &mut Written,
+    ) -> Result<(), MetadataError> {
+        let needed = plan.slices.len() as i64;
+        let short = self.operations.end - self.operations.start < needed;
+        if plan.state.is_some() || short {
+            let mut next = plan.state.unwrap_or_else(|| state.spec.clone());
+            if short {
+                let first = next.next_ids.operation;
+                next.next_ids.operation = first.saturating_add(OPERATIONS.max(needed));
+                self.operations = first..next.next_ids.operation;
+            }
+            replace(store, &state.object, &next, written).await.inspect_err(|_| self.operations = 0..0)?;
+        }
+        for broker in plan.brokers {
+            let Some(stored) = image.brokers.get(&broker.id) else { continue };
+            let (id, fenced) = (broker.id, broker.fenced);
+            replace(store, &stored.object, &broker, written).await?;
+            tracing::warn!(broker = id, fenced, "a broker {}", if fenced { "is silent: fenced" } else { "is alive" });
+        }
+        self.write_slices(store, image, plan.slices, term, written).await?;
+        for topic in plan.purge {
+            self.purge(store, image, state, topic, term).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_slices(
+        &mut self,
+        store: &dyn MetadataStore,
+        image: &Image,
+        slices: Vec<PartitionSliceSpec>,
+        term: Term,
+        written: &mut Written,
+    ) -> Result<(), MetadataError> {
+        let operations = &mut self.operations;
+        let stamped = slices.into_iter().map(|slice| {
+            let operation_id = operations.next().unwrap_or_default();
+            PartitionSliceSpec { controller_epoch: term.epoch, operation_id, ..slice }
+        });
+        let stamped: Vec<_> = stamped.collect();
+        let writes = stamped.iter().map(|slice| async move {
+            let mut written = Written::new();
+            let result = match image.slices.get(&(slice.topic_id.0, slice.first_index)) {
+                Some(stored) => replace(store, &stored.object, slice, &mut written).await,
+                None => create(store, slice, &mut written).await,
+            };
+            (written, result)
+        });
+        let mut results = stream::iter(writes).buffer_unordered(WRITES);
+        let mut outcome = Ok(());
+        // One that is refused does not hold up the others.
+        while let Some((one, result)) = results.next().await {
+            written.extend(one);
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+
+    /// The data, then the name, then the slices: whatever is left half done is done again by the next round.
+    async fn purge(
+        &self,
+        store: &dyn MetadataStore,
+        image: &Image,
+        state: &Stored<ClusterStateSpec>,
+        topic: Uuid,
+        term: Term,
+    ) -> Result<(), MetadataError> {
+        let slices: Vec<_> = image.slices_of(topic).collect();
+        let partitions = slices.iter().flat_map(|slice| &slice.spec.partitions);
+        let mut brokers: Vec<_> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
+        brokers.sort_unstable();
+        brokers.dedup();
+        for broker in brokers {
+            if let Err(error) = self.parts.purger.purge(broker, topic, term.epoch).await {
+                tracing::warn!(%topic, broker, %error, "a deleted topic's data is not gone yet");
+                return Ok(());
+            }
+        }
+        let id = taffrail_crds::id::Id(topic);
+        if state.spec.topics.contains_key(&id) {
+            let mut next = state.spec.clone();
+            next.topics.remove(&id);
+            return replace(store, &state.object, &next, &mut Written::new()).await;
+        }
+        for slice in slices {
+            store.delete(&slice.object).await?;
+        }
+        tracing::info!(%topic, "a deleted topic's data is gone");
+        Ok(())
+    }
+
+    /// Waits until the image shows what was written, or something newer.
+    async fn catch_up(&mut self, written: &Written) {
+        if written.is_empty() {
+            return;
+        }
+        let caught_up = self.parts.image.wait_for(|image| {
+            written.iter().all(|(kind, name, before)| version(image, *kind, name) != before.as_deref())
+        });
+        if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
+            tracing::debug!("the watch is behind what was written");
+        }
+    }
+}
+
+async fn replace<T: serde::Serialize>(
+    store: &dyn MetadataStore,
+    object: &Object,
+    spec: &T,
+    written: &mut Written,
+) -> Result<(), MetadataError> {
+    let mut next = object.clone();
+    next.document["spec"] = document(spec);
+    store.replace(&next).await?;
+    written.push((object.kind, object.name.clone(), Some(object.resource_version.clone())));
+    Ok(())
+}
+
+async fn create(
+    store: &dyn MetadataStore,
+    slice: &PartitionSliceSpec,
+    written: &mut Written,
+) -> Result<(), MetadataError> {
+    let name = slice_name(slice.topic_id.0, slice.first_index);
+    let labels = json!({ CLUSTER_LABEL: slice.cluster_name, TOPIC_LABEL: slice.topic_id.to_string() });
+    let document = json!({
+        "apiVersion": format!("{}/{}", taffrail_crds::GROUP, taffrail_crds::VERSION),
+        "kind": Kind::PartitionSlice.as_str(),
+        "metadata": { "name": name, "labels": labels },
+        "spec": document(slice),
+    });
+    store.create(Kind::PartitionSlice, &name, document).await?;
+    written.push((Kind::PartitionSlice, name, None));
+    Ok(())
+}
+
+/// Name of a slice's object.
+pub fn slice_name(topic: Uuid, first_index: i32) -> String {
+    format!("{topic}-{first_index}")
+}
+
+fn document<T: serde::Serialize>(spec: &T) -> Value {
+    serde_json::to_value(spec).expect("objects have string keys and finite numbers")
+}
+
+/// The version of an object in the image.
+fn version<'a>(image: &'a Image, kind: Kind, name: &str) -> Option<&'a str> {
+    let of = |object: &'a Object| (object.name == name).then_some(object.resource_version.as_str());
+    match kind {
+        Kind::ClusterState => image.state.as_ref().and_then(|stored| of(&stored.object)),
+        Kind::Broker => image.brokers.values().find_map(|stored| of(&stored.object)),
+        Kind::PartitionSlice => image.slices.values().find_map(|stored| of(&stored.object)),
+        Kind::Cluster | Kind::Topic | Kind::DeletedTopic => None,
+    }
+}

@@ -1,0 +1,41 @@
+//! What the accepted Topics ask of the controller.
+
+use std::time::{Duration, SystemTime};
+
+use taffrail_crds::Topic;
+use taffrail_crds::slice::Tombstone;
+use uuid::Uuid;
+
+use super::slices::Wanted;
+use crate::cluster::image::{Image, deletes_data, is_deleting};
+
+/// The accepted topics, and those whose data is to go. Of a Topic that is deleted and keeps its data nothing is wanted.
+pub fn wanted(image: &Image) -> Vec<Wanted> {
+    let topics = image.accepted().filter(|(_, topic)| !is_deleting(topic) || deletes_data(topic));
+    topics.map(|(id, topic)| of(id, topic, image)).collect()
+}
+
+fn of(id: Uuid, topic: &Topic, image: &Image) -> Wanted {
+    let status = topic.status.as_ref();
+    let there = image.slices_of(id).map(|slice| slice.spec.partitions.len() as i32).sum();
+    // A change that is not accepted yet, or refused, is not carried out.
+    let is_current = status.and_then(|status| status.accepted_generation) == topic.metadata.generation;
+    Wanted {
+        id,
+        name: topic.topic_name(),
+        partitions: if is_current { topic.spec.partitions.max(there) } else { there },
+        made: status.and_then(|status| status.partitions).unwrap_or(0),
+        min_in_sync_replicas: topic.spec.config.min_in_sync_replicas(),
+        tombstone: deletes_data(topic).then(|| tombstone(topic)),
+    }
+}
+
+fn tombstone(topic: &Topic) -> Tombstone {
+    let deleted_at = topic.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string());
+    let deleted_at = deleted_at.and_then(|text| humantime::parse_rfc3339_weak(&text).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let window = Duration::from_millis(u64::try_from(topic.spec.config.trash_retention().as_millis()).unwrap_or(u64::MAX));
+    // A thousand years are for ever, and within what a date can say.
+    let purge_at = deleted_at + window.min(Duration::from_hours(24 * 365 * 1_000));
+    let text = |time| humantime::format_rfc3339_seconds(time).to_string();
+    Tombstone { deleted_at: text(deleted_at), purge_at: text(purge_at) }
+}

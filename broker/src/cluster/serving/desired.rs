@@ -1,0 +1,143 @@
+//! What a broker is to do with each partition: a pure function of the cluster's objects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use taffrail_crds::{PartitionState, TopicConfig};
+use uuid::Uuid;
+
+use crate::cluster::image::{Image, is_deleting};
+
+/// A topic as this broker is to serve it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Its name for clients.
+    pub name: Arc<str>,
+    /// How records are kept.
+    pub config: TopicConfig,
+    /// Its partitions, by index.
+    pub partitions: Vec<Place>,
+}
+
+/// A partition's state and what this broker is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As the controller decided.
+    pub state: PartitionState,
+    /// What this broker does.
+    pub role: Role,
+}
+
+/// What a broker does for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Leads it.
+    Lead,
+    /// Sends what concerns it to its leader.
+    Forward {
+        /// The leader.
+        leader: i32,
+    },
+    /// Nobody leads it, for this reason.
+    Offline(String),
+}
+
+/// This broker, in this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its number.
+    pub broker: i32,
+    /// Its incarnation.
+    pub incarnation: i64,
+}
+
+/// All topics that can be served, by id.
+pub fn desired(image: &Image, me: Session) -> BTreeMap<Uuid, Desired> {
+    let of_users = image.accepted().filter(|(_, topic)| !is_deleting(topic));
+    let of_users = of_users.map(|(id, topic)| (id, topic.topic_name(), topic.spec.config.clone()));
+    let state = image.state.iter().flat_map(|state| &state.spec.internal_topics);
+    let internal = state.map(|topic| (topic.topic_id.0, topic.name.clone(), internal_config()));
+    let mut topics = BTreeMap::new();
+    for (id, name, config) in of_users.chain(internal) {
+        let partitions = places(image, id, me);
+        if !partitions.is_empty() {
+            topics.insert(id, Desired { name: name.into(), config, partitions });
+        }
+    }
+    topics
+}
+
+/// Checkpoints bound internal topics: nothing else may take their records away.
+fn internal_config() -> TopicConfig {
+    let mut config = TopicConfig::default();
+    for (key, value) in crate::coordinator::groups::topic().config {
+        if let Err(error) = config.set(&key, &value) {
+            tracing::error!(key, %error, "a setting of an internal topic is not one");
+        }
+    }
+    config
+}
+
+/// The partitions that are there, from the first on without gap.
+fn places(image: &Image, topic: Uuid, me: Session) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    for slice in image.slices_of(topic) {
+        if slice.spec.first_index as usize != places.len() || slice.spec.tombstone.is_some() {
+            break;
+        }
+        places.extend(slice.spec.partitions.iter().map(|state| Place { role: role(state, me), state: state.clone() }));
+    }
+    places
+}
+
+fn role(state: &PartitionState, me: Session) -> Role {
+    match state.leader {
+        Some(leader) if leader != me.broker => Role::Forward { leader },
+        Some(_) => {
+            let session = state.isr.iter().find(|replica| replica.broker == me.broker).map(|replica| replica.incarnation);
+            if session == Some(me.incarnation) {
+                Role::Lead
+            } else {
+                Role::Offline("its broker has started again and waits for the controller to elect it".to_owned())
+            }
+        }
+        None => Role::Offline(state.fault.clone().unwrap_or_else(|| "it has no leader".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taffrail_crds::slice::{Replica, UncleanRecovery};
+
+    use super::*;
+
+    fn state(leader: Option<i32>, incarnation: i64) -> PartitionState {
+        PartitionState {
+            index: 0,
+            replicas: vec![1],
+            adding: vec![],
+            removing: vec![],
+            leader,
+            leader_epoch: 0,
+            partition_epoch: 0,
+            isr: leader.map(|broker| Replica { broker, incarnation }).into_iter().collect(),
+            elr: vec![],
+            last_known_elr: vec![],
+            fault: Some("broker 1 does not answer".to_owned()),
+            recovering: false,
+            min_in_sync_replicas: 1,
+            replication_factor: 1,
+            unclean_recovery: UncleanRecovery::Balanced,
+        }
+    }
+
+    #[test]
+    fn m7_a_broker_leads_only_in_the_session_that_was_elected() {
+        let me = Session { broker: 1, incarnation: 5 };
+        assert_eq!(role(&state(Some(1), 5), me), Role::Lead);
+        assert!(matches!(role(&state(Some(1), 4), me), Role::Offline(_)));
+        assert!(matches!(role(&state(Some(1), 6), me), Role::Offline(_)));
+        assert_eq!(role(&state(Some(2), 5), me), Role::Forward { leader: 2 });
+        assert_eq!(role(&state(None, 5), me), Role::Offline("broker 1 does not answer".to_owned()));
+    }
+}

@@ -1,0 +1,138 @@
+//! Taking leadership.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
+use uuid::Uuid;
+
+use super::{Change, Outcome, Serving, blocking};
+use crate::cluster::image::{Image, spec_of};
+use crate::metadata::{Kind, MetadataError};
+use crate::partition::{LeadError, Partition};
+use crate::storage::{Log, PartitionId, StorageError};
+
+/// Slices that are read at a time.
+const READS: usize = 8;
+
+/// Why a partition is not led now.
+#[derive(Debug, thiserror::Error)]
+enum NotLed {
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Log(#[from] LeadError),
+}
+
+impl Serving {
+    /// Leads what the image gives to this broker and the store confirms (M7).
+    pub(super) async fn lead(&mut self, image: &Image, changes: &mut Vec<Change>) -> Outcome {
+        let wanted: Vec<_> = changes.iter().flat_map(|change| {
+            change.to_lead.iter().map(|index| PartitionId { topic: change.topic, index: *index as i32 })
+        });
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            return Outcome::Done;
+        }
+        match self.take(image, &wanted).await {
+            Ok(true) => Outcome::Done,
+            Ok(false) => Outcome::TryAgain,
+            Err(error) => {
+                tracing::warn!(%error, partitions = wanted.len(), "partitions are not led yet");
+                Outcome::TryAgain
+            }
+        }
+    }
+
+    /// Whether all of these are led now.
+    async fn take(&mut self, image: &Image, wanted: &[PartitionId]) -> Result<bool, NotLed> {
+        let confirmed = self.confirm(image, wanted).await?;
+        let states: Vec<_> = wanted.iter().filter_map(|id| Some((*id, self.state(*id)?.clone()))).collect();
+        let taken: Vec<_> = states.iter().filter(|(id, state)| confirmed.contains(&(*id, state.partition_epoch))).collect();
+        let logs = self.logs(&taken).await?;
+        let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state.leader_epoch, log));
+        let opened = futures::future::join_all(opened).await;
+        let mut all = taken.len() == wanted.len();
+        for (id, partition) in opened {
+            let slot = self.served.get_mut(&id.topic).and_then(|served| served.slots.get_mut(id.index as usize));
+            match (partition, slot) {
+                (Ok(partition), Some(slot)) => slot.partition = partition,
+                (Err(error), _) => {
+                    all = false;
+                    tracing::error!(topic = %id.topic, partition = id.index, %error, "cannot lead");
+                }
+                (Ok(partition), None) => partition.stop().await,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Which of these partitions the store gives to this broker, with their partition epochs: read past all caches.
+    async fn confirm(&self, image: &Image, wanted: &[PartitionId]) -> Result<BTreeSet<(PartitionId, i32)>, NotLed> {
+        let registration = image.brokers.get(&self.me.broker).map(|stored| stored.object.name.clone());
+        let Some(registration) = registration else { return Ok(BTreeSet::new()) };
+        let own: Option<BrokerSpec> = self.store.get(Kind::Broker, &registration).await?.and_then(|o| spec_of(&o));
+        if own.is_none_or(|own| own.incarnation != self.me.incarnation) {
+            tracing::warn!("another session of this broker has registered: it leads nothing");
+            return Ok(BTreeSet::new());
+        }
+        let of_topic: BTreeMap<Uuid, BTreeSet<i32>> = wanted.iter().fold(BTreeMap::new(), |mut topics, id| {
+            topics.entry(id.topic).or_default().insert(id.index);
+            topics
+        });
+        let slices = image.slices.iter().filter(|(key, slice)| {
+            let indexes = of_topic.get(&key.0);
+            let end = key.1 + slice.spec.partitions.len() as i32;
+            indexes.is_some_and(|indexes| indexes.range(key.1..end).next().is_some())
+        });
+        let names: Vec<_> = slices.map(|(_, slice)| slice.object.name.clone()).collect();
+        let mut reads = stream::iter(names.iter().map(|name| self.store.get(Kind::PartitionSlice, name))).buffered(READS);
+        let mut confirmed = BTreeSet::new();
+        while let Some(read) = reads.next().await {
+            let slice: Option<PartitionSliceSpec> = read?.and_then(|object| spec_of(&object));
+            let Some(slice) = slice.filter(|slice| slice.tombstone.is_none()) else { continue };
+            let mine = slice.partitions.iter().filter(|state| self.is_mine(state));
+            let id = |state: &PartitionState| PartitionId { topic: slice.topic_id.0, index: state.index };
+            confirmed.extend(mine.map(|state| (id(state), state.partition_epoch)));
+        }
+        Ok(confirmed)
+    }
+
+    fn is_mine(&self, state: &PartitionState) -> bool {
+        let me = self.me;
+        let elected = |replica: &taffrail_crds::slice::Replica| {
+            replica.broker == me.broker && replica.incarnation == me.incarnation
+        };
+        state.leader == Some(me.broker) && state.isr.iter().any(elected)
+    }
+
+    fn state(&self, id: PartitionId) -> Option<&PartitionState> {
+        let slot = self.served.get(&id.topic)?.slots.get(id.index as usize)?;
+        Some(&slot.place.state)
+    }
+
+    /// The logs of these partitions, made where there never was one, and the note that they are led. In this order: a crash
+    /// between leaves a log that nobody wrote to.
+    async fn logs(&self, taken: &[&(PartitionId, PartitionState)]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+        let ids: Vec<_> = taken.iter().map(|(id, _)| *id).collect();
+        let led: Vec<_> = taken.iter().map(|(id, state)| (*id, state.partition_epoch)).collect();
+        let (storage, kept) = (self.storage.clone(), self.kept.clone());
+        blocking(move || {
+            let logs = storage.create_all(&ids)?;
+            kept.lock().lead(&led)?;
+            Ok(logs)
+        })
+        .await
+    }
+
+    async fn open(&self, id: PartitionId, epoch: i32, log: Arc<dyn Log>) -> (PartitionId, Result<Partition, NotLed>) {
+        let Some(settings) = self.served.get(&id.topic).map(|served| served.settings.clone()) else {
+            return (id, Err(StorageError::Closed.into()));
+        };
+        let partition = Partition::lead(log, self.context.clone(), settings, Some(epoch)).await;
+        (id, partition.map_err(NotLed::from))
+    }
+}
