@@ -10,26 +10,48 @@
 //! - What a call answered is durable. Reads see all changes that were answered before them.
 //! - A failed change changed nothing, but for [`MetadataError::Unknown`]: read again before deciding (M3).
 //! - A [watch](MetadataStore::watch) begins with all objects there are and then tells each of them that changes, in order.
-//!   It may leave out states that were followed by a newer one of the same object.
+//!   It may leave out states that were followed by a newer one of the same object. An object that was deleted and made
+//!   again is told as deleted and then as there.
+//!
+//! # Where the two differ
+//!
+//! - Kubernetes takes objects that keep their definition's rules, and fills in their defaults: what is read back may say
+//!   more than what was written. The embedded store checks all kinds but topics by the same rules, and fills in nothing.
+//! - Kubernetes keeps the `status` of Cluster and Topic apart: [`replace`](MetadataStore::replace) does not change it.
+//! - Kubernetes keeps an object that has finalizers after its deletion, with a `deletionTimestamp`, until they are gone.
+
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-#[cfg(test)]
-pub(crate) mod contract;
+// The end-to-end tests check the store on a real API server by it.
+#[doc(hidden)]
+pub mod contract;
 pub mod embedded;
+pub mod kubernetes;
 
 pub use embedded::EmbeddedStore;
+pub use kubernetes::KubernetesStore;
 
 /// What sort of object; the Kubernetes kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A topic that is served.
     Topic,
-    /// A topic in the trash, by its topic id.
+    /// A topic in the trash, by its topic id: of a broker that is alone only, there is no such kind in Kubernetes.
     DeletedTopic,
+    /// What a person wants of a cluster.
+    Cluster,
+    /// Partitions of a topic, with leaders and replicas.
+    PartitionSlice,
+    /// What a cluster remembers as a whole.
+    ClusterState,
+    /// Registration of a broker.
+    Broker,
 }
 
 impl Kind {
@@ -38,7 +60,16 @@ impl Kind {
         match self {
             Self::Topic => "Topic",
             Self::DeletedTopic => "DeletedTopic",
+            Self::Cluster => "Cluster",
+            Self::PartitionSlice => "PartitionSlice",
+            Self::ClusterState => "ClusterState",
+            Self::Broker => "Broker",
         }
+    }
+
+    /// Its definition in Kubernetes, if it has one.
+    pub fn definition(self) -> Option<taffrail_crds::Kind> {
+        taffrail_crds::Kind::from_name(self.as_str())
     }
 }
 
@@ -53,7 +84,7 @@ pub struct Object {
     pub uid: Uuid,
     /// Changes with each change; opaque, only to be compared for equality.
     pub resource_version: String,
-    /// What it says. The store does not look at it.
+    /// What it says: `apiVersion`, `kind`, `metadata` without uid, resourceVersion and managedFields, `spec`, `status`.
     pub document: Value,
 }
 
@@ -105,6 +136,16 @@ pub enum MetadataError {
         /// What is wrong.
         what: String,
     },
+    /// The object breaks rules of its kind: it stays as it was, and trying again does not help.
+    #[error("{kind} {name:?} was refused: {what}", kind = .kind.as_str())]
+    Refused {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// What is wrong, as the API server says it.
+        what: String,
+    },
     /// The store could not be reached or failed; nothing was changed.
     #[error("metadata is not available: {0}")]
     Unavailable(String),
@@ -113,14 +154,14 @@ pub enum MetadataError {
     Unknown(String),
 }
 
-/// Versioned documents; see the module for what it promises.
+/// Versioned documents of one namespace; see the module for what it promises.
 pub trait MetadataStore: Send + Sync + 'static {
     /// An object, if it exists.
     fn get<'a>(&'a self, kind: Kind, name: &'a str) -> BoxFuture<'a, Result<Option<Object>, MetadataError>>;
     /// All objects of a kind, by name.
     fn list(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Object>, MetadataError>>;
-    /// All objects of a kind, and what becomes of them. Ends when the store is closed or the reader fell too far behind:
-    /// watch again.
+    /// All objects of a kind, and what becomes of them. The embedded store's ends when the store is closed or the reader
+    /// fell too far behind: watch again. Kubernetes' never ends.
     fn watch(&self, kind: Kind) -> BoxStream<'static, Event>;
     /// Makes an object.
     fn create<'a>(&'a self, kind: Kind, name: &'a str, document: Value)
@@ -129,4 +170,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     fn replace<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<Object, MetadataError>>;
     /// Removes the object if it still has `object.resource_version`.
     fn delete<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<(), MetadataError>>;
+    /// The objects of another namespace.
+    fn in_namespace(&self, namespace: &str) -> Arc<dyn MetadataStore>;
+    /// The same store for changes that have to be over at `end`: then they are given up, with [`MetadataError::Unknown`] if
+    /// they may have happened (M16). A change of the embedded store is a write to the local disk and is not cut short.
+    fn until(&self, end: Instant) -> Arc<dyn MetadataStore>;
 }

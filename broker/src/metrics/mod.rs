@@ -19,6 +19,7 @@ use taffrail_proto::v1::Reason;
 
 mod groups;
 mod histogram;
+mod metadata;
 mod process;
 mod rpc;
 mod storage;
@@ -28,6 +29,7 @@ pub use groups::{
     CoordinatorSample, GroupMetrics, GroupSample, GroupSource, GroupsSample, MAX_GROUP_PARTITIONS, MAX_GROUPS,
 };
 pub use histogram::Histogram;
+pub use metadata::MetadataMetrics;
 pub use process::{cpu_time, resident_bytes};
 pub use rpc::{Call, OpenStream, Rpc, RpcMetrics};
 pub use storage::{StatusSource, StorageMetrics};
@@ -55,6 +57,8 @@ pub struct Metrics {
     pub storage: StorageMetrics,
     /// Consumer groups'.
     pub groups: GroupMetrics,
+    /// Calls to the Kubernetes API; all zero without one.
+    pub metadata: MetadataMetrics,
     started: Instant,
 }
 
@@ -76,6 +80,7 @@ impl Metrics {
             fetch_in_flight_bytes: Gauge::default(),
             storage: StorageMetrics::register(taffrail),
             groups: GroupMetrics::register(taffrail),
+            metadata: MetadataMetrics::register(taffrail),
             started,
             registry: RwLock::default(),
         };

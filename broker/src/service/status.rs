@@ -304,6 +304,7 @@ impl IntoLogError for MetadataError {
                 refusal(Reason::Unavailable, self)
             }
             Self::Malformed { .. } => refusal(Reason::Internal, self),
+            Self::Refused { .. } => refusal(Reason::InvalidRequest, self),
             Self::Unknown(_) => unknown_outcome(Reason::Unavailable, self),
         }
     }
