@@ -223,7 +223,7 @@ impl Process {
             format_version: FORMAT_VERSION,
             default_partitions: self.config.default_partitions,
         });
-        let outcome = self.with_jobs(broker, authenticator).await;
+        let outcome = self.with_jobs(broker, Some(controller.clone()), authenticator).await;
         groups.stop().await;
         controller.stop().await;
         outcome
@@ -247,15 +247,24 @@ impl Process {
         Ok(Arc::new(groups))
     }
 
-    async fn with_jobs(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
-        let manifest = self.apply_manifest(&broker.controller).await?;
+    /// `alone`: the controller of a broker without a cluster, which has the topics of its manifest.
+    async fn with_jobs(
+        &self,
+        broker: Arc<service::Broker>,
+        alone: Option<Arc<Controller>>,
+        authenticator: Authenticator,
+    ) -> Result<(), BrokerError> {
+        let manifest = match &alone {
+            Some(controller) => self.apply_manifest(controller).await?,
+            None => None,
+        };
         let stop = CancellationToken::new();
         let service::Broker { context, storage, topics, controller, .. } = &*broker;
         let retention = Retention::new(context.clone(), storage.clone(), topics.clone(), controller.clone());
         let sampled = service::groups::sample::run(broker.groups.clone(), broker.metrics.clone(), stop.clone());
         let mut jobs = vec![tokio::spawn(retention.run(stop.clone())), tokio::spawn(sampled)];
-        if let Some(manifest) = manifest {
-            jobs.push(tokio::spawn(follow_manifest(manifest, controller.clone(), stop.clone())));
+        if let (Some(manifest), Some(controller)) = (manifest, alone) {
+            jobs.push(tokio::spawn(follow_manifest(manifest, controller, stop.clone())));
         }
         let outcome = self.serve(broker, authenticator).await;
         stop.cancel();

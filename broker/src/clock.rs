@@ -20,6 +20,11 @@ pub trait Clock: Send + Sync + 'static {
     fn boot_id(&self) -> &str;
 }
 
+/// Milliseconds since 1970; 0 for what was before.
+pub fn millis_of(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
 /// The machine's clock.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -44,8 +49,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall_millis(&self) -> i64 {
-        let since = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        since(SystemTime::now()).as_millis() as i64
+        millis_of(SystemTime::now())
     }
 
     fn since_boot(&self) -> Duration {

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::controller::liveness::{Beat, Liveness};
-use super::serving::Session;
+use super::Session;
 use crate::brokers::{Brokers, INTERNAL};
 use crate::context::Context;
 

@@ -48,6 +48,20 @@ pub enum TopicError {
     /// The metadata could not be read or written.
     #[error(transparent)]
     Metadata(MetadataError),
+    /// The change is recorded, and nobody has carried it out so far.
+    #[error(
+        "topic {topic:?} is recorded in Topic {object}, and is not served as it says yet: {why}; \"kubectl describe topic \
+         {name} -n {namespace}\" says more", namespace = object.split('/').next().unwrap_or_default(),
+         name = object.split('/').next_back().unwrap_or_default()
+    )]
+    Pending {
+        /// Its name.
+        topic: String,
+        /// Namespace and name of the object.
+        object: String,
+        /// What is known of the reason.
+        why: String,
+    },
     /// The logs could not be made.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use taffrail_crds::config::ConfigEntry;
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use crate::storage::{PartitionId, Storage};
 use crate::topics::Topics;
 
 mod error;
-mod object;
+pub(crate) mod object;
 mod serving;
 mod start;
 mod topics;
@@ -94,6 +95,77 @@ pub struct Applied {
     pub unchanged: Vec<String>,
     /// Topics that were refused; the others were applied.
     pub failed: Vec<(String, String)>,
+}
+
+/// What callers of the API may ask about topics.
+pub trait TopicAdmin: Send + Sync + 'static {
+    /// Makes a topic; with `validate_only` it only says whether it would.
+    fn create(&self, topic: NewTopic, validate_only: bool) -> BoxFuture<'_, Result<TopicDescription, TopicError>>;
+    /// Changes a topic.
+    fn alter<'a>(
+        &'a self,
+        name: &'a str,
+        change: TopicChange,
+        validate_only: bool,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
+    /// Takes a topic out of service. It can be brought back as long as its records are there.
+    fn delete<'a>(&'a self, name: &'a str, id: Option<Uuid>)
+    -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
+    /// Brings a topic back with its id, records, offsets and configuration, under its old name or another.
+    fn undelete<'a>(
+        &'a self,
+        which: Deleted,
+        new_name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
+    /// A topic that is not deleted.
+    fn describe<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
+    /// All topics by name, with those that are deleted where asked for.
+    fn list(&self, include_deleted: bool) -> BoxFuture<'_, Result<Vec<TopicDescription>, TopicError>>;
+    /// Lets the topics go whose time in the trash is over; answers how many.
+    fn purge(&self) -> BoxFuture<'_, u64>;
+}
+
+impl TopicAdmin for Controller {
+    fn create(&self, topic: NewTopic, validate_only: bool) -> BoxFuture<'_, Result<TopicDescription, TopicError>> {
+        Box::pin(Self::create(self, topic, validate_only))
+    }
+
+    fn alter<'a>(
+        &'a self,
+        name: &'a str,
+        change: TopicChange,
+        validate_only: bool,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(Self::alter(self, name, change, validate_only))
+    }
+
+    fn delete<'a>(
+        &'a self,
+        name: &'a str,
+        id: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(Self::delete(self, name, id))
+    }
+
+    fn undelete<'a>(
+        &'a self,
+        which: Deleted,
+        new_name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(Self::undelete(self, which, new_name))
+    }
+
+    fn describe<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(Self::describe(self, name))
+    }
+
+    fn list(&self, include_deleted: bool) -> BoxFuture<'_, Result<Vec<TopicDescription>, TopicError>> {
+        Box::pin(Self::list(self, include_deleted))
+    }
+
+    fn purge(&self) -> BoxFuture<'_, u64> {
+        Box::pin(Self::purge(self))
+    }
 }
 
 /// Makes, changes, removes topics and brings them back. Changes run to their end even if the caller goes away.

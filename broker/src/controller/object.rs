@@ -47,13 +47,13 @@ impl DeletedTopic {
 }
 
 /// The object that a request for a topic stands for.
-pub(super) fn new_object(request: &NewTopic) -> Result<Topic, TopicError> {
+pub(crate) fn new_object(request: &NewTopic) -> Result<Topic, TopicError> {
     check_topic_name(&request.name)?;
     object_of(request)
 }
 
 /// As [`new_object`], for topics of the broker itself, whose names users may not give.
-pub(super) fn object_of(request: &NewTopic) -> Result<Topic, TopicError> {
+pub(crate) fn object_of(request: &NewTopic) -> Result<Topic, TopicError> {
     let object = object_name(&request.name);
     let topic_name = (object != request.name).then(|| request.name.clone());
     let partitions = request.partitions.unwrap_or_else(|| TopicSpec::default().partitions);
@@ -65,7 +65,7 @@ pub(super) fn object_of(request: &NewTopic) -> Result<Topic, TopicError> {
 }
 
 /// The object after a change.
-pub(super) fn changed_object(old: &Topic, change: &TopicChange) -> Result<Topic, TopicError> {
+pub(crate) fn changed_object(old: &Topic, change: &TopicChange) -> Result<Topic, TopicError> {
     let mut new = old.clone();
     if let Some(partitions) = change.partitions {
         new.spec.partitions = partitions;
@@ -91,9 +91,18 @@ pub(super) fn is_same(old: &Topic, new: &Topic) -> bool {
 }
 
 /// Checks an object as an API server and a standalone broker would; `old` is the one whose place it takes.
-pub(super) fn admit(new: &Topic, old: Option<&Topic>) -> Result<(), TopicError> {
+pub(crate) fn admit(new: &Topic, old: Option<&Topic>) -> Result<(), TopicError> {
+    check(new, old, admission::standalone(new))
+}
+
+/// Checks an object before it is written to an API server, which checks it again.
+pub(crate) fn admit_in_cluster(new: &Topic, old: Option<&Topic>) -> Result<(), TopicError> {
+    check(new, old, Vec::new())
+}
+
+fn check(new: &Topic, old: Option<&Topic>, more: Vec<admission::Fault>) -> Result<(), TopicError> {
     let mut faults = admission::admit(&document(new), old.map(document).as_ref());
-    faults.extend(admission::standalone(new));
+    faults.extend(more);
     if let Err(fault) = check_topic_name(&new.topic_name()) {
         return Err(fault.into());
     }
@@ -104,7 +113,7 @@ pub(super) fn admit(new: &Topic, old: Option<&Topic>) -> Result<(), TopicError> 
 }
 
 /// What is kept of an object.
-pub(super) fn document<T: Serialize>(object: &T) -> Value {
+pub(crate) fn document<T: Serialize>(object: &T) -> Value {
     serde_json::to_value(object).expect("objects have string keys and finite numbers")
 }
 
@@ -143,7 +152,7 @@ pub(super) fn set_status(topic: &mut Topic, id: Uuid, partitions: i32, now_ms: i
 }
 
 /// What clients are told of a topic.
-pub(super) fn describe(topic: &Topic, trash: Option<Trash>) -> TopicDescription {
+pub(crate) fn describe(topic: &Topic, trash: Option<Trash>) -> TopicDescription {
     let name = topic.topic_name();
     TopicDescription {
         id: id_of(topic).unwrap_or_default(),

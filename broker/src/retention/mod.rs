@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{JumpGuard, LogState};
 use crate::context::Context;
-use crate::controller::Controller;
+use crate::controller::TopicAdmin;
 use crate::partition::Partition;
 use crate::storage::{Maintenance, Storage, StorageError};
 use crate::topics::{Settings, Topics};
@@ -23,7 +23,7 @@ pub struct Retention {
     context: Context,
     storage: Arc<dyn Storage>,
     topics: Arc<Topics>,
-    controller: Arc<Controller>,
+    controller: Arc<dyn TopicAdmin>,
     guard: JumpGuard,
 }
 
@@ -42,7 +42,7 @@ pub struct Round {
 
 impl Retention {
     /// Over everything that is served.
-    pub fn new(context: Context, storage: Arc<dyn Storage>, topics: Arc<Topics>, controller: Arc<Controller>) -> Self {
+    pub fn new(context: Context, storage: Arc<dyn Storage>, topics: Arc<Topics>, controller: Arc<dyn TopicAdmin>) -> Self {
         Self { context, storage, topics, controller, guard: JumpGuard::default() }
     }
 

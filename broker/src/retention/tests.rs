@@ -1,6 +1,7 @@
 use taffrail_proto::record::{BatchBuilder, BatchHeader, Compression};
 
 use super::*;
+use crate::controller::Controller;
 use crate::clock::ManualClock;
 use crate::controller::NewTopic;
 use crate::metadata::EmbeddedStore;

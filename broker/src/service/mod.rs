@@ -14,7 +14,7 @@ use taffrail_proto::v1;
 use tonic::service::Routes;
 
 use crate::context::Context;
-use crate::controller::Controller;
+use crate::controller::TopicAdmin;
 use crate::coordinator::groups::Groups;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -53,7 +53,7 @@ pub struct Broker {
     /// The topics that are served.
     pub topics: Arc<Topics>,
     /// Changes topics.
-    pub controller: Arc<Controller>,
+    pub controller: Arc<dyn TopicAdmin>,
     /// The coordinators of consumer groups.
     pub groups: Arc<Groups>,
     /// Gives producers their identities.

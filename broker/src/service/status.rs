@@ -290,6 +290,7 @@ impl IntoLogError for TopicError {
             Self::Name(_) | Self::Config(_) | Self::Invalid(_) => Reason::InvalidRequest,
             Self::Conflict(_) | Self::Stopping => Reason::Unavailable,
             Self::MissingLog(_) => Reason::Internal,
+            Self::Pending { .. } => return unknown_outcome(Reason::RequestTimeout, self),
             Self::Metadata(error) => return error.into_log_error(),
             Self::Storage(error) => return error.into_log_error(),
         };

@@ -7,7 +7,9 @@ use taffrail_crds::slice::Tombstone;
 use uuid::Uuid;
 
 use super::slices::Wanted;
+use crate::clock::millis_of;
 use crate::cluster::image::{Image, deletes_data, is_deleting};
+use crate::controller::Trash;
 
 /// The accepted topics, and those whose data is to go. Of a Topic that is deleted and keeps its data nothing is wanted.
 pub fn wanted(image: &Image) -> Vec<Wanted> {
@@ -28,6 +30,12 @@ fn of(id: Uuid, topic: &Topic, image: &Image) -> Wanted {
         min_in_sync_replicas: topic.spec.config.min_in_sync_replicas(),
         tombstone: deletes_data(topic).then(|| tombstone(topic)),
     }
+}
+
+/// The times of a tombstone, in milliseconds since 1970; `None`: they cannot be read.
+pub fn tombstone_of(tombstone: &Tombstone) -> Option<Trash> {
+    let millis = |text: &str| humantime::parse_rfc3339_weak(text).ok().map(millis_of);
+    Some(Trash { deleted_at: millis(&tombstone.deleted_at)?, purge_at: millis(&tombstone.purge_at)? })
 }
 
 fn tombstone(topic: &Topic) -> Tombstone {

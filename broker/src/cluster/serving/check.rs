@@ -2,7 +2,7 @@
 
 use taffrail_crds::PartitionState;
 
-use super::desired::Session;
+use crate::cluster::Session;
 
 /// A replica that must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use taffrail_crds::{PartitionState, TopicConfig};
 use uuid::Uuid;
 
+use crate::cluster::Session;
 use crate::cluster::image::{Image, is_deleting};
 
 /// A topic as this broker is to serve it.
@@ -40,15 +41,6 @@ pub enum Role {
     },
     /// Nobody leads it, for this reason.
     Offline(String),
-}
-
-/// This broker, in this session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// Its number.
-    pub broker: i32,
-    /// Its incarnation.
-    pub incarnation: i64,
 }
 
 /// All topics that can be served, by id.

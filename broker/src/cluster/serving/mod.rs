@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use taffrail_crds::slice::Replica;
 use uuid::Uuid;
 
-pub use self::desired::Session;
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
+use super::Session;
 use super::image::Image;
 use crate::context::Context;
 use crate::metadata::MetadataStore;

@@ -1,0 +1,343 @@
+//! Topics on behalf of callers of the API: their Topic objects are made, changed and deleted, as `kubectl` would.
+//!
+//! The object is the one record of a topic: the operator accepts it, the controller places it, the brokers serve it. A call
+//! waits until this broker sees that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use taffrail_crds::condition::ConditionStatus;
+use taffrail_crds::topic::{ClusterRef, DeletionPolicy};
+use taffrail_crds::{ADOPT_ANNOTATION, PartitionSliceSpec, Topic};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::controller::topics::tombstone_of;
+use super::image::{Identity, Image, Stored, accepted_id, is_deleting};
+use crate::context::Context;
+use crate::controller::{Deleted, NewTopic, TopicAdmin, TopicChange, TopicDescription, TopicError, Trash, object};
+use crate::metadata::{Kind, MetadataError, MetadataStore};
+use crate::security::is_internal;
+use crate::topics::Topics;
+
+/// How long a call waits for a topic to be served.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Topics of a cluster.
+pub struct ClusterTopics {
+    context: Context,
+    identity: Identity,
+    store: Arc<dyn MetadataStore>,
+    image: watch::Receiver<Arc<Image>>,
+    topics: Arc<Topics>,
+}
+
+impl ClusterTopics {
+    /// Of this cluster, as followed and as served here.
+    pub fn new(
+        context: Context,
+        identity: Identity,
+        store: Arc<dyn MetadataStore>,
+        image: watch::Receiver<Arc<Image>>,
+        topics: Arc<Topics>,
+    ) -> Arc<Self> {
+        Arc::new(Self { context, identity, store, image, topics })
+    }
+
+    fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
+    /// The object of a topic that is not deleted.
+    fn find(&self, name: &str) -> Result<Arc<Stored<Topic>>, TopicError> {
+        let image = self.image();
+        let of_name = |stored: &&Arc<Stored<Topic>>| stored.spec.topic_name() == name && !is_deleting(&stored.spec);
+        let mut found: Vec<_> = image.topics.values().filter(of_name).cloned().collect();
+        // Of several that claim the name, the one that was accepted has it.
+        found.sort_by_key(|stored| accepted_id(&stored.spec).is_none());
+        found.into_iter().next().ok_or_else(|| TopicError::Unknown(name.to_owned()))
+    }
+
+    async fn create_object(&self, mut topic: Topic, check_only: bool) -> Result<TopicDescription, TopicError> {
+        let name = topic.topic_name();
+        topic.spec.cluster_ref = Some(ClusterRef { name: self.identity.cluster.clone(), namespace: None });
+        object::admit_in_cluster(&topic, None)?;
+        if self.find(&name).is_ok() {
+            return Err(TopicError::Exists(name));
+        }
+        if check_only {
+            return Ok(object::describe(&topic, None));
+        }
+        let object_name = topic.metadata.name.clone().unwrap_or_default();
+        let created = self.store.create(Kind::Topic, &object_name, object::document(&topic)).await;
+        let created = created.map_err(|error| match error {
+            MetadataError::Exists { .. } => TopicError::Exists(name.clone()),
+            error => failed(error),
+        })?;
+        self.served(&name, &created.name, topic.spec.partitions, generation(&created.document)).await
+    }
+
+    /// Waits until a topic is served here as this generation of its object says.
+    async fn served(
+        &self,
+        name: &str,
+        object: &str,
+        partitions: i32,
+        generation: i64,
+    ) -> Result<TopicDescription, TopicError> {
+        let key = (self.identity.namespace.clone(), object.to_owned());
+        let (mut images, mut topics) = (self.image.clone(), self.topics.subscribe());
+        let waiting = async {
+            loop {
+                let stored = images.borrow_and_update().topics.get(&key).cloned();
+                topics.mark_unchanged();
+                match stored.as_deref().map(|stored| verdict(&stored.spec, generation)) {
+                    Some(Verdict::Refused(why)) => return Err(TopicError::Invalid(vec![why])),
+                    Some(Verdict::Accepted(id)) if self.is_served(name, id, partitions) => {
+                        return Ok(stored.map(|stored| object::describe(&stored.spec, None)));
+                    }
+                    _ => {}
+                }
+                tokio::select! {
+                    changed = images.changed() => if changed.is_err() { return Err(TopicError::Stopping) },
+                    changed = topics.changed() => if changed.is_err() { return Err(TopicError::Stopping) },
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Ok(Some(described))) => Ok(described),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) | Err(_) => Err(self.pending(name, &key)),
+        }
+    }
+
+    fn is_served(&self, name: &str, id: Uuid, partitions: i32) -> bool {
+        let image = self.topics.image();
+        let Ok(topic) = image.topic(name) else { return false };
+        let led = topic.assignments.iter().filter(|assignment| assignment.leader.is_some()).count();
+        // A leader that is to be this broker counts once it leads.
+        let begun = topic.partitions.iter().zip(&topic.assignments);
+        let begun = begun.filter(|(partition, _)| partition.is_local() || partition.remote_leader().is_some()).count();
+        topic.id == id && led >= partitions as usize && begun >= partitions as usize
+    }
+
+    fn pending(&self, name: &str, key: &(String, String)) -> TopicError {
+        let image = self.image();
+        let topic = image.topics.get(key);
+        let conditions = topic.and_then(|stored| stored.spec.status.as_ref()).map(|status| &status.conditions);
+        let ready = conditions.and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
+        let why = ready.map_or_else(
+            || "the operator has not looked at it, see whether it runs".to_owned(),
+            |condition| format!("{}: {}", condition.reason, condition.message),
+        );
+        TopicError::Pending { topic: name.to_owned(), object: format!("{}/{}", key.0, key.1), why }
+    }
+
+    async fn change(
+        &self,
+        name: &str,
+        change: TopicChange,
+        check_only: bool,
+    ) -> Result<TopicDescription, TopicError> {
+        if is_internal(name) {
+            return Err(TopicError::Invalid(vec!["it is the brokers' own and cannot be changed".to_owned()]));
+        }
+        let stored = self.find(name)?;
+        let new = object::changed_object(&stored.spec, &change)?;
+        object::admit_in_cluster(&new, Some(&stored.spec))?;
+        if check_only {
+            return Ok(object::describe(&new, None));
+        }
+        let mut next = stored.object.clone();
+        next.document["spec"] = object::document(&new.spec);
+        let store = self.store.in_namespace(&namespace_of(&stored.spec, &self.identity));
+        let replaced = store.replace(&next).await.map_err(|error| match error {
+            MetadataError::Conflict { .. } => TopicError::Conflict(name.to_owned()),
+            error => failed(error),
+        })?;
+        self.served(name, &replaced.name, new.spec.partitions, generation(&replaced.document)).await
+    }
+
+    async fn remove(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
+        if is_internal(name) {
+            return Err(TopicError::Invalid(vec!["it is the brokers' own and cannot be deleted".to_owned()]));
+        }
+        let stored = self.find(name)?;
+        let actual = accepted_id(&stored.spec).unwrap_or_default();
+        if let Some(given) = id.filter(|given| *given != actual) {
+            return Err(TopicError::OtherId { name: name.to_owned(), given, actual });
+        }
+        let store = self.store.in_namespace(&namespace_of(&stored.spec, &self.identity));
+        store.delete(&stored.object).await.map_err(|error| match error {
+            MetadataError::Conflict { .. } => TopicError::Conflict(name.to_owned()),
+            error => failed(error),
+        })?;
+        let mut topics = self.topics.subscribe();
+        let gone = async {
+            while self.topics.image().topic(name).is_ok_and(|topic| topic.id == actual) && topics.changed().await.is_ok() {}
+        };
+        // Gone it is; that this broker has not noticed yet is no failure.
+        let _ = tokio::time::timeout(PATIENCE, gone).await;
+        let now = self.context.wall_millis();
+        let purge_at = match stored.spec.spec.deletion_policy {
+            DeletionPolicy::Retain => i64::MAX,
+            DeletionPolicy::Delete => {
+                let window = stored.spec.spec.config.trash_retention().as_millis();
+                now.saturating_add(i64::try_from(window).unwrap_or(i64::MAX))
+            }
+        };
+        Ok(object::describe(&stored.spec, Some(Trash { deleted_at: now, purge_at })))
+    }
+
+    async fn adopt(&self, which: Deleted, new_name: Option<&str>) -> Result<TopicDescription, TopicError> {
+        let image = self.image();
+        let gone = deleted(&image);
+        let found = gone.iter().filter(|topic| match &which {
+            Deleted::Name(name) => topic.name == *name,
+            Deleted::Id(id) => topic.id == *id,
+        });
+        let text = || match &which {
+            Deleted::Name(name) => name.clone(),
+            Deleted::Id(id) => id.to_string(),
+        };
+        let newest = found.max_by_key(|topic| topic.trash.map(|trash| trash.deleted_at));
+        let newest = newest.ok_or_else(|| TopicError::NotInTrash(text()))?;
+        if new_name.is_some_and(|name| name != newest.name) {
+            let why = "new_name: in a cluster a topic keeps its name for the life of its id: leave it out";
+            return Err(TopicError::Invalid(vec![why.to_owned()]));
+        }
+        let request = NewTopic { name: newest.name.clone(), partitions: Some(newest.partitions), config: Vec::new() };
+        let mut topic = object::new_object(&request)?;
+        topic.metadata.annotations.get_or_insert_default().insert(ADOPT_ANNOTATION.to_owned(), newest.id.to_string());
+        self.create_object(topic, false).await
+    }
+}
+
+impl TopicAdmin for ClusterTopics {
+    fn create(&self, topic: NewTopic, validate_only: bool) -> BoxFuture<'_, Result<TopicDescription, TopicError>> {
+        Box::pin(async move { self.create_object(object::new_object(&topic)?, validate_only).await })
+    }
+
+    fn alter<'a>(
+        &'a self,
+        name: &'a str,
+        change: TopicChange,
+        validate_only: bool,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(self.change(name, change, validate_only))
+    }
+
+    fn delete<'a>(
+        &'a self,
+        name: &'a str,
+        id: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(self.remove(name, id))
+    }
+
+    fn undelete<'a>(
+        &'a self,
+        which: Deleted,
+        new_name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(self.adopt(which, new_name))
+    }
+
+    fn describe<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+        Box::pin(async move {
+            let image = self.image();
+            if let Some(internal) = internal(&image).find(|topic| topic.name == name) {
+                return Ok(internal);
+            }
+            self.find(name).map(|stored| object::describe(&stored.spec, None))
+        })
+    }
+
+    fn list(&self, include_deleted: bool) -> BoxFuture<'_, Result<Vec<TopicDescription>, TopicError>> {
+        Box::pin(async move {
+            let image = self.image();
+            let there = image.accepted().filter(|(_, topic)| !is_deleting(topic));
+            let mut topics: Vec<_> = there.map(|(_, topic)| object::describe(topic, None)).collect();
+            topics.extend(internal(&image));
+            if include_deleted {
+                topics.extend(deleted(&image));
+            }
+            topics.sort_by(|a, b| (&a.name, a.trash.map(|t| t.deleted_at)).cmp(&(&b.name, b.trash.map(|t| t.deleted_at))));
+            Ok(topics)
+        })
+    }
+
+    /// The controller purges.
+    fn purge(&self) -> BoxFuture<'_, u64> {
+        Box::pin(std::future::ready(0))
+    }
+}
+
+enum Verdict {
+    Accepted(Uuid),
+    Refused(String),
+    Waiting,
+}
+
+/// What the operator says to this generation of a Topic.
+fn verdict(topic: &Topic, generation: i64) -> Verdict {
+    let Some(status) = &topic.status else { return Verdict::Waiting };
+    let accepted = status.conditions.iter().find(|condition| condition.type_ == "Accepted");
+    match accepted {
+        Some(condition)
+            if condition.status == ConditionStatus::False && condition.observed_generation >= Some(generation) =>
+        {
+            Verdict::Refused(condition.message.clone())
+        }
+        _ if status.accepted_generation >= Some(generation) => accepted_id(topic).map_or(Verdict::Waiting, Verdict::Accepted),
+        _ => Verdict::Waiting,
+    }
+}
+
+fn internal(image: &Image) -> impl Iterator<Item = TopicDescription> {
+    let topics = image.state.iter().flat_map(|state| &state.spec.internal_topics);
+    topics.map(|topic| TopicDescription {
+        name: topic.name.clone(),
+        id: topic.topic_id.0,
+        partitions: topic.partitions,
+        config: Vec::new(),
+        trash: None,
+        internal: true,
+    })
+}
+
+/// Topics whose object is gone, or going with its data, and whose slices are there.
+fn deleted(image: &Image) -> Vec<TopicDescription> {
+    let there: Vec<_> = image.accepted().filter(|(_, topic)| !is_deleting(topic)).map(|(id, _)| id).collect();
+    let names = image.state.iter().flat_map(|state| &state.spec.topics);
+    let gone = names.filter(|(id, name)| !there.contains(&id.0) && !is_internal(name));
+    let described = |(id, name): (&taffrail_crds::id::Id, &String)| {
+        let slices: Vec<&PartitionSliceSpec> = image.slices_of(id.0).map(|slice| &slice.spec).collect();
+        let trash = slices.first()?.tombstone.as_ref().and_then(tombstone_of);
+        Some(TopicDescription {
+            name: name.clone(),
+            id: id.0,
+            partitions: slices.iter().map(|slice| slice.partitions.len() as i32).sum(),
+            config: Vec::new(),
+            trash: Some(trash.unwrap_or(Trash { deleted_at: 0, purge_at: i64::MAX })),
+            internal: false,
+        })
+    };
+    gone.filter_map(described).collect()
+}
+
+fn namespace_of(topic: &Topic, identity: &Identity) -> String {
+    topic.metadata.namespace.clone().unwrap_or_else(|| identity.namespace.clone())
+}
+
+fn generation(document: &serde_json::Value) -> i64 {
+    document["metadata"]["generation"].as_i64().unwrap_or(0)
+}
+
+fn failed(error: MetadataError) -> TopicError {
+    match error {
+        MetadataError::Refused { what, .. } => TopicError::Invalid(vec![what]),
+        error => TopicError::Metadata(error),
+    }
+}
