@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin_http::{self, Subjects};
-use crate::config::{Config, ListenAddress};
+use crate::brokers::Brokers;
+use crate::config::Config;
 use crate::context::Context;
 use crate::controller::{Applied, Controller, TopicError};
 use crate::coordinator::groups::{self, Groups};
@@ -33,7 +34,7 @@ use crate::service;
 use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
-use crate::topics::{LookupError, Topics};
+use crate::topics::{LookupError, Topic, Topics};
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -213,6 +214,7 @@ impl Process {
         };
         let broker = Arc::new(service::Broker {
             context,
+            brokers: Brokers::alone(storage.identity().storage.to_string()),
             storage: storage.clone(),
             topics,
             groups: groups.clone(),
@@ -287,7 +289,7 @@ impl Process {
     /// Opens the listeners, is ready until told to stop, drains.
     async fn serve(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
         let options = server::Options {
-            listen: self.config.listen.iter().map(ListenAddress::socket_address).collect(),
+            listen: self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address())).collect(),
             max_connections: open_files::max_connections(self.open_files),
             memory_limit: self.config.memory_limit.bytes() as usize,
             drain_timeout: DRAIN,
@@ -337,7 +339,8 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
         let image = topics.full_image();
         // Those of internal topics are shown as what they are for.
         let topics = || image.topics().filter(|topic| !topic.internal);
-        let partitions = topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
+        let local = |topic: &Arc<Topic>| topic.partitions.iter().filter(|p| p.is_local());
+        let partitions = topics().flat_map(|topic| local(topic).map(move |p| (&topic.name, p)));
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();
             PartitionSample {
@@ -349,7 +352,7 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
                 size_bytes: partition.size_bytes(),
             }
         };
-        let total = topics().map(|topic| topic.partitions.len()).sum();
+        let total = topics().map(|topic| local(topic).count()).sum();
         (partitions.take(max).map(sample).collect(), total)
     }));
 }

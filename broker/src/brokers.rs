@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+/// Number of a broker that runs alone.
+pub const ALONE: i32 = 0;
 /// Name of the listener that brokers use among themselves.
 pub const INTERNAL: &str = "internal";
 
@@ -55,6 +57,21 @@ impl Brokers {
     /// Of the cluster of this id (a UUID), with this broker's number.
     pub fn new(me: i32, cluster_id: String) -> Arc<Self> {
         Arc::new(Self { me, cluster_id, image: ArcSwap::default(), changed: watch::Sender::new(0) })
+    }
+
+    /// Of a broker that is the only one of its cluster.
+    pub fn alone(cluster_id: String) -> Arc<Self> {
+        let brokers = Self::new(ALONE, cluster_id);
+        let broker = Registered {
+            id: ALONE,
+            incarnation: 0,
+            fenced: false,
+            zone: None,
+            endpoints: BTreeMap::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        brokers.publish(Image { brokers: BTreeMap::from([(ALONE, broker)]) });
+        brokers
     }
 
     /// Number of this broker.

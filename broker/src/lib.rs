@@ -24,6 +24,7 @@
 //! Data path:
 //! - [`server`], [`service`], [`security`], [`memory`]: connections, the API, who may do what, what clients may occupy.
 //! - [`topics`], [`partition`], [`producer_ids`]: names to partitions; appends and reads; identities of producers.
+//! - [`brokers`], [`peers`]: who else there is, and the way there, for partitions and groups that others lead.
 //! - [`storage`]: logs of record batches on RocksDB; knows offsets, not topics' names.
 //!
 //! Shared state of clients:
@@ -71,6 +72,7 @@ pub mod metadata;
 pub mod metrics;
 pub mod open_files;
 pub mod partition;
+pub mod peers;
 pub mod producer_ids;
 pub mod readiness;
 pub mod retention;

@@ -36,11 +36,29 @@ const BACKLOG: u32 = 1_024;
 /// How often tokens and readiness are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Name under which brokers register what they are reached at.
+    pub name: Arc<str>,
+    /// Where.
+    pub address: SocketAddr,
+    /// Clients do not reach single brokers: what stands before all of them does, and they are told to go there for each.
+    pub exposed: bool,
+}
+
+impl Listener {
+    /// Of a broker that runs alone: clients stay where they are.
+    pub fn alone(address: SocketAddr) -> Self {
+        Self { name: Arc::from("grpc"), address, exposed: true }
+    }
+}
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Addresses to listen on; port 0 takes any that is free.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen; port 0 takes any that is free.
+    pub listen: Vec<Listener>,
     /// "host:port" that clients are told; `None`: the one they used.
     pub advertise: Option<String>,
     /// Connections at a time; further ones are closed at once.
@@ -56,7 +74,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![Listener::alone(SocketAddr::from(([127, 0, 0, 1], 0)))],
             advertise: None,
             max_connections: 12_000,
             memory_limit: 1 << 30,
@@ -128,8 +146,9 @@ struct Shared {
 /// Listens and serves until `shutdown`, and then drains: readiness ends, streams are told, the rest ends by itself or after
 /// the drain timeout.
 pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: CancellationToken) -> Result<Server, ServeError> {
-    let listeners = options.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let listen = |listener: &Listener| Ok((listen(listener.address)?, Arc::new(listener.clone())));
+    let listeners = options.listen.iter().map(listen).collect::<Result<Vec<_>, ServeError>>()?;
+    let addresses = listeners.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("ready", ServingStatus::Serving).await;
     let shares = Shares::of_limit(options.memory_limit);
@@ -144,8 +163,10 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
         metrics: Arc::clone(&broker.metrics),
         connections: TaskTracker::new(),
     });
-    let accepting: Vec<_> =
-        listeners.into_iter().map(|listener| tokio::spawn(accept(listener, shared.clone()))).collect();
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|(socket, listener)| tokio::spawn(accept(socket, listener, shared.clone())))
+        .collect();
     let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
     let sweeping = tokio::spawn(watch_memory(shared.clone()));
     let stopped = tokio::spawn(async move {
@@ -169,10 +190,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     bind().map_err(|cause| ServeError::Listen { address, cause })
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(socket: TcpListener, listener: Arc<Listener>, shared: Arc<Shared>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => take(stream, peer, &shared),
+        match socket.accept().await {
+            Ok((stream, peer)) => take(stream, peer, &listener, &shared),
             Err(error) => {
                 // Most likely no file descriptor is left: some will be given back.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -182,12 +203,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn take(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+fn take(stream: TcpStream, peer: SocketAddr, listener: &Arc<Listener>, shared: &Arc<Shared>) {
     if shared.connections.len() >= shared.options.max_connections {
         shared.metrics.refused_connections.inc();
         return;
     }
-    shared.connections.spawn(connection::serve(stream, peer, Arc::clone(shared)));
+    shared.connections.spawn(connection::serve(stream, peer, Arc::clone(listener), Arc::clone(shared)));
 }
 
 /// Reads tokens again when their file changes, and shows in "ready" whether writes are taken.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::serving::ServingError;
 use crate::metadata::MetadataError;
+use crate::partition::LeadError;
 use crate::storage::StorageError;
 
 /// Nothing was changed unless the variant says so.
@@ -65,6 +66,9 @@ pub enum TopicError {
     /// The logs could not be made.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A log could not be led.
+    #[error(transparent)]
+    Lead(#[from] LeadError),
     /// The log of a partition, which was made, is not there. Nothing is put in its place (M9).
     #[error(
         "the log of partition {0} is missing in the data directory: restore it, or delete the topic and make it again"
@@ -80,6 +84,7 @@ impl From<ServingError> for TopicError {
         match error {
             ServingError::MissingLog(index) => Self::MissingLog(index),
             ServingError::Storage(error) => Self::Storage(error),
+            ServingError::Lead(error) => Self::Lead(error),
         }
     }
 }

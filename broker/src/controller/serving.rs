@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
+use crate::brokers::ALONE;
 use crate::context::Context;
-use crate::partition::{Partition, raise_epoch};
+use crate::partition::{LeadError, Partition, raise_epoch};
 use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
-use crate::topics::{Settings, Topic, Topics};
+use crate::topics::{Assignment, Settings, Topic, Topics};
 
 /// Storage and the registry of what is served.
 pub(super) struct Serving {
@@ -17,6 +18,9 @@ pub(super) struct Serving {
     storage: Arc<dyn Storage>,
     topics: Arc<Topics>,
 }
+
+/// A partition that is led here: this broker is the only one.
+type Led = (Partition, Assignment);
 
 /// Logs by what they hold.
 pub(super) type Logs = HashMap<PartitionId, Arc<dyn Log>>;
@@ -31,6 +35,8 @@ pub(super) enum ServingError {
     MissingLog(i32),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Lead(#[from] LeadError),
 }
 
 /// A topic to be served.
@@ -97,7 +103,7 @@ impl Serving {
     }
 
     /// Makes logs for the partitions that a topic gets in addition, and opens them. Does not publish them.
-    pub(super) async fn grow(&self, topic: &Topic, partitions: i32) -> Result<Vec<Partition>, ServingError> {
+    pub(super) async fn grow(&self, topic: &Topic, partitions: i32) -> Result<Vec<Led>, ServingError> {
         let logs = self.make(topic.id, topic.partitions.len() as i32..partitions).await?;
         Ok(self.open_all(logs, topic.settings_cell()).await?)
     }
@@ -113,10 +119,14 @@ impl Serving {
         &self,
         logs: Vec<Arc<dyn Log>>,
         settings: &Arc<ArcSwap<Settings>>,
-    ) -> Result<Vec<Partition>, StorageError> {
+    ) -> Result<Vec<Led>, LeadError> {
         // All at once: each may wait for its first leader epoch to be written, which storage does for many together.
-        let open = |log| Partition::open(log, self.context.clone(), settings.clone());
-        let opening: Vec<_> = logs.into_iter().map(open).collect();
+        let lead = async |log| {
+            let partition = Partition::lead(log, self.context.clone(), settings.clone(), None).await?;
+            let assignment = Assignment::alone(ALONE, partition.snapshot().leader_epoch);
+            Ok((partition, assignment))
+        };
+        let opening: Vec<_> = logs.into_iter().map(lead).collect();
         futures::future::try_join_all(opening).await
     }
 

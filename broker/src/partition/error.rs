@@ -1,5 +1,9 @@
 //! What an append, a read or a change of a partition may be answered, by fact.
 
+use std::sync::Arc;
+
+use taffrail_proto::v1::LogError;
+
 use crate::storage::producers::SequenceError;
 use crate::storage::{ReadError, StorageError};
 
@@ -22,6 +26,25 @@ pub enum EpochError {
         /// The partition's.
         current: i32,
     },
+}
+
+/// Why a log is not led.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LeadError {
+    /// It has seen a newer leader than the one that it is to have: the metadata that says so is older than the log.
+    #[error(
+        "the log has leader epoch {newest}, newer than {given} of the metadata: give the partition to this broker anew, \
+         under a higher epoch"
+    )]
+    Fenced {
+        /// The metadata's.
+        given: i32,
+        /// The log's.
+        newest: i32,
+    },
+    /// The epoch could not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 /// Why a batch was not acknowledged. Nothing was appended unless the variant says that it is unknown.
@@ -56,6 +79,12 @@ pub enum AppendError {
     /// The partition stopped serving while the batch was being written.
     #[error("the broker stopped during the append, whose outcome is unknown")]
     ClosedInFlight,
+    /// Nobody leads the partition.
+    #[error("the partition has no leader now, retry after a moment: {0}")]
+    NoLeader(Arc<str>),
+    /// What its leader answered, another broker, or why it could not be asked.
+    #[error("{}", .0.message)]
+    Leader(Box<LogError>),
 }
 
 /// Why nothing was read.
@@ -100,6 +129,12 @@ pub enum FetchError {
     /// The partition is not served any more.
     #[error("the partition is not served any more: its topic was deleted or the broker is stopping")]
     Closed,
+    /// Nobody leads the partition.
+    #[error("the partition has no leader now, retry after a moment: {0}")]
+    NoLeader(Arc<str>),
+    /// What its leader answered, another broker, or why it could not be asked.
+    #[error("{}", .0.message)]
+    Leader(Box<LogError>),
 }
 
 impl From<ReadError> for FetchError {
@@ -129,4 +164,10 @@ pub enum DeleteRecordsError {
     /// The partition is not served any more.
     #[error("the partition is not served any more: its topic was deleted or the broker is stopping")]
     Closed,
+    /// Nobody leads the partition.
+    #[error("the partition has no leader now, retry after a moment: {0}")]
+    NoLeader(Arc<str>),
+    /// What its leader answered, another broker, or why it could not be asked.
+    #[error("{}", .0.message)]
+    Leader(Box<LogError>),
 }

@@ -4,39 +4,42 @@
 //! - `batch`: what a leader writes into a batch;
 //! - `owner`: the task around them;
 //! - [`snapshot`]: what readers see without asking the task; [`waiters`]: how they wait for more;
-//! - [`read`]: reads, offset queries, history.
+//! - [`read`]: reads, offset queries, history;
+//! - `local`, `remote`: one that this broker leads, and one that another leads, to which everything goes on.
 //!
 //! It knows its log, its clock and its topic's configuration; not topics' names, not clients, not RPC.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use taffrail_proto::record::BatchHeader;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use self::batch::OwnedBatch;
-use self::owner::{AppendCommand, AppendReply, Command, Owner};
-use self::state::State;
-use self::waiters::Waiters;
+use self::local::Local;
+use self::remote::Remote;
 use crate::context::Context;
+use crate::peers::Peers;
+use crate::storage::leader_epochs::EpochEnd;
 use crate::storage::{Durability, Log, PartitionId, StorageError};
 use crate::topics::Settings;
 
 mod batch;
 mod error;
+mod local;
 mod owner;
 mod pending;
 pub mod read;
+mod remote;
 pub mod snapshot;
 mod state;
 pub mod waiters;
 
-pub use error::{AppendError, DeleteRecordsError, EpochError, FetchError};
+pub use error::{AppendError, DeleteRecordsError, EpochError, FetchError, LeadError};
 pub use read::{ListedOffset, OffsetQuery, ReadData, ReadRequest};
 pub use snapshot::{Isolation, Snapshot};
 pub use waiters::Waiter;
@@ -112,6 +115,18 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct PendingAppend(oneshot::Receiver<Result<Appended, AppendError>>);
 
+impl PendingAppend {
+    /// Of an append that was refused before it got into a line.
+    fn refused(request: AppendRequest, error: AppendError) -> Self {
+        let (reply, answer) = oneshot::channel();
+        if let Some(order) = &request.order {
+            order.end();
+        }
+        let _ = reply.send(Err(error));
+        Self(answer)
+    }
+}
+
 impl Future for PendingAppend {
     type Output = Result<Appended, AppendError>;
 
@@ -120,90 +135,134 @@ impl Future for PendingAppend {
     }
 }
 
-/// Handle of a partition; clones are the same partition. It serves until it is [stopped](Self::stop) or all handles are gone.
+/// Handle of a partition, wherever it is led; clones are the same partition. One that is led here serves until it is
+/// [stopped](Self::stop) or all handles are gone.
 #[derive(Clone)]
-pub struct Partition {
-    shared: Arc<Shared>,
-    commands: mpsc::UnboundedSender<Command>,
+pub struct Partition(Backing);
+
+#[derive(Clone)]
+enum Backing {
+    /// Led by this broker.
+    Local(Local),
+    /// Led by another one.
+    Remote(Arc<Remote>),
+    /// Led by nobody.
+    Offline(Arc<Offline>),
 }
 
-/// What the owner shares with readers.
-struct Shared {
-    log: Arc<dyn Log>,
-    snapshot: ArcSwap<Snapshot>,
-    waiters: Waiters,
-    largest_read_batch: AtomicUsize,
-}
-
-impl Shared {
-    fn publish(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
-        self.waiters.wake(&snapshot);
-    }
+/// A partition's state, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Its ends and its epoch.
+    pub snapshot: Snapshot,
+    /// Bytes of the batches that are stored.
+    pub size_bytes: u64,
 }
 
 impl Partition {
-    /// Takes the leadership of a log and serves it, under its newest leader epoch; a log that has none gets epoch 0, which is
-    /// durable before it is used (E1, E5).
-    pub async fn open(
+    /// Takes the leadership of a log and serves it, under `leader_epoch`, which is durable before it is used where the log
+    /// does not have it yet (E1, E5). Refused if the log has seen a newer one. Without one: under the log's newest, or 0.
+    pub async fn lead(
         log: Arc<dyn Log>,
         context: Context,
         settings: Arc<ArcSwap<Settings>>,
-    ) -> Result<Self, StorageError> {
-        let leader_epoch = match log.leader_epochs().latest() {
-            Some(epoch) => epoch,
-            None => begin_epoch(&*log, 0).await?,
-        };
-        let state = State::new(log.extent(), leader_epoch, log.producers());
-        let snapshot = ArcSwap::from_pointee(state.snapshot(false));
-        let (waiters, largest_read_batch) = (Waiters::default(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch });
-        let (commands, queue) = mpsc::unbounded_channel();
-        tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
-        Ok(Self { shared, commands })
+        leader_epoch: Option<i32>,
+    ) -> Result<Self, LeadError> {
+        Ok(Self(Backing::Local(Local::lead(log, context, settings, leader_epoch).await?)))
+    }
+
+    /// One that broker `leader` leads, under this epoch: what is asked of it goes there.
+    pub fn remote(peers: &Arc<Peers>, id: PartitionId, leader: i32, leader_epoch: i32) -> Self {
+        Self(Backing::Remote(Remote::new(peers, id, leader, leader_epoch)))
+    }
+
+    /// One that nobody leads; `fault` says why, where that is known.
+    pub fn offline(id: PartitionId, fault: Option<String>) -> Self {
+        Self(Backing::Offline(Arc::new(Offline::new(id, fault))))
+    }
+
+    /// Whether this broker leads it.
+    pub fn is_local(&self) -> bool {
+        matches!(self.0, Backing::Local(_))
+    }
+
+    /// Which other broker leads it, if one does.
+    pub fn remote_leader(&self) -> Option<i32> {
+        match &self.0 {
+            Backing::Remote(remote) => Some(remote.leader()),
+            Backing::Local(_) | Backing::Offline(_) => None,
+        }
+    }
+
+    /// Whether both are handles of the same partition, led in the same way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Backing::Local(one), Backing::Local(other)) => one.is_same(other),
+            (Backing::Remote(one), Backing::Remote(other)) => Arc::ptr_eq(one, other),
+            (Backing::Offline(one), Backing::Offline(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 
     /// What it holds.
     pub fn id(&self) -> PartitionId {
-        self.shared.log.partition()
+        match &self.0 {
+            Backing::Local(local) => local.id(),
+            Backing::Remote(remote) => remote.id(),
+            Backing::Offline(offline) => offline.id(),
+        }
     }
 
     /// Puts a batch in line to be appended. Batches are appended in the order of these calls, on whatever task they are
     /// made. Does not block: what may be in line is bounded by the permits that the caller hands in.
     pub fn append(&self, request: AppendRequest) -> PendingAppend {
-        let (reply, answer) = oneshot::channel();
-        let AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit, order } = request;
-        let reply = AppendReply { to: reply, order };
-        let batch = OwnedBatch::copy(&batch, header, max_timestamp);
-        self.send(Command::Append(Box::new(AppendCommand { batch, acks, leader_epoch, permit, reply })));
-        PendingAppend(answer)
-    }
-
-    fn send(&self, command: Command) {
-        if let Err(mpsc::error::SendError(command)) = self.commands.send(command) {
-            owner::refuse_closed(command);
+        match &self.0 {
+            Backing::Local(local) => local.append(request),
+            Backing::Remote(remote) => remote.append(request),
+            Backing::Offline(offline) => PendingAppend::refused(request, AppendError::NoLeader(offline.fault())),
         }
     }
 
-    /// Its state; cheap, never blocks.
+    /// Its state; cheap, never blocks. Of one that is not led here only what was heard last, and [`Snapshot::UNKNOWN`]
+    /// before that: ask for what is [current](Self::current).
     pub fn snapshot(&self) -> Snapshot {
-        **self.shared.snapshot.load()
+        match &self.0 {
+            Backing::Local(local) => local.snapshot(),
+            Backing::Remote(remote) => remote.snapshot(),
+            Backing::Offline(_) => Snapshot { closed: true, ..Snapshot::UNKNOWN },
+        }
     }
 
-    /// Bytes of the batches that are stored.
+    /// Its state, asked of its leader.
+    pub async fn current(&self) -> Result<Current, FetchError> {
+        match &self.0 {
+            Backing::Local(local) => Ok(Current { snapshot: local.snapshot(), size_bytes: local.size_bytes() }),
+            Backing::Remote(remote) => remote.current().await,
+            Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
+        }
+    }
+
+    /// Bytes of the batches that are stored here: none where it is led elsewhere.
     pub fn size_bytes(&self) -> u64 {
-        self.shared.log.size_bytes()
+        self.log().map_or(0, |log| log.size_bytes())
     }
 
-    /// Its log, for what does not concern the owner.
-    pub(crate) fn log(&self) -> &Arc<dyn Log> {
-        &self.shared.log
+    /// Its log, where it is led here: for what does not concern the owner.
+    pub fn log(&self) -> Option<&Arc<dyn Log>> {
+        match &self.0 {
+            Backing::Local(local) => Some(local.log()),
+            Backing::Remote(_) | Backing::Offline(_) => None,
+        }
     }
 
     /// Arms `waiter`: it gets `token` once, when there is something to see at or above `beyond`, or the partition is
     /// closed. Answers false, and arms nothing, if that is so now. Arming again does not undo an earlier arming.
     pub fn arm(&self, beyond: i64, isolation: Isolation, waiter: &Arc<Waiter>, token: u64) -> bool {
-        self.shared.waiters.arm((beyond, isolation), waiter, token, || self.snapshot())
+        match &self.0 {
+            Backing::Local(local) => local.arm(beyond, isolation, waiter, token),
+            Backing::Remote(remote) => remote.arm(beyond, isolation, waiter, token),
+            Backing::Offline(_) => false,
+        }
     }
 
     /// Waits until there is something to see at or above `beyond`, or the partition is closed.
@@ -218,19 +277,77 @@ impl Partition {
     /// Deletes the records before `offset` for good (−1: before the high watermark); answers the log's start. What shares a
     /// batch with a later record stays until that goes.
     pub async fn delete_records(&self, offset: i64) -> Result<i64, DeleteRecordsError> {
-        let to = if offset == -1 { self.snapshot().high_watermark } else { offset };
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Trim { to, reply });
-        answer.await.unwrap_or(Err(DeleteRecordsError::Closed))
+        match &self.0 {
+            Backing::Local(local) => local.delete_records(offset).await,
+            Backing::Remote(remote) => remote.delete_records(offset).await,
+            Backing::Offline(offline) => Err(DeleteRecordsError::NoLeader(offline.fault())),
+        }
     }
 
-    /// Ends serving, after what is in flight is done; what is in line behind is refused.
+    /// Ends serving, after what is in flight is done; what is in line behind is refused. To be called also for a handle of a
+    /// partition that is led elsewhere, once another has taken its place: who waits at it gets to know.
     pub async fn stop(&self) {
-        self.send(Command::Stop);
-        self.commands.closed().await;
-        while !self.snapshot().closed {
-            self.wait_beyond(i64::MAX, Isolation::default()).await;
+        match &self.0 {
+            Backing::Local(local) => local.stop().await,
+            Backing::Remote(remote) => remote.close(),
+            Backing::Offline(_) => {}
         }
+    }
+
+    /// Reads whole batches. Does not wait for data.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadData, FetchError> {
+        match &self.0 {
+            Backing::Local(local) => local.read(request).await,
+            Backing::Remote(remote) => remote.read(request).await,
+            Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
+        }
+    }
+
+    /// Bytes of the largest batch that was read here since the start: what a read may hold, however little is asked for.
+    pub fn largest_read_batch(&self) -> usize {
+        match &self.0 {
+            Backing::Local(local) => local.largest_read_batch(),
+            Backing::Remote(remote) => remote.largest_read_batch(),
+            Backing::Offline(_) => 0,
+        }
+    }
+
+    /// Looks an offset up.
+    pub async fn list_offset(&self, query: OffsetQuery, isolation: Isolation) -> Result<ListedOffset, FetchError> {
+        match &self.0 {
+            Backing::Local(local) => local.list_offset(query, isolation).await,
+            Backing::Remote(remote) => remote.list_offset(query, isolation).await,
+            Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
+        }
+    }
+
+    /// Where the largest leader epoch that is not above `epoch` ends; `None` if all of the log's are above.
+    pub async fn end_of_epoch(&self, epoch: i32) -> Result<Option<EpochEnd>, FetchError> {
+        match &self.0 {
+            Backing::Local(local) => local.end_of_epoch(epoch),
+            Backing::Remote(remote) => remote.end_of_epoch(epoch).await,
+            Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
+        }
+    }
+}
+
+/// One that nobody leads.
+struct Offline {
+    id: PartitionId,
+    fault: Arc<str>,
+}
+
+impl Offline {
+    fn new(id: PartitionId, fault: Option<String>) -> Self {
+        Self { id, fault: fault.unwrap_or_else(|| "its broker is not there".to_owned()).into() }
+    }
+
+    fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    fn fault(&self) -> Arc<str> {
+        self.fault.clone()
     }
 }
 
@@ -240,6 +357,17 @@ pub async fn raise_epoch(log: &dyn Log) -> Result<(), StorageError> {
     match log.leader_epochs().latest() {
         Some(latest) => begin_epoch(log, latest.saturating_add(1)).await.map(|_| ()),
         None => Ok(()),
+    }
+}
+
+/// The epoch under which a log is led: the one that was given, else its newest.
+async fn take_epoch(log: &dyn Log, given: Option<i32>) -> Result<i32, LeadError> {
+    match (given, log.leader_epochs().latest()) {
+        (Some(given), Some(newest)) if given < newest => Err(LeadError::Fenced { given, newest }),
+        (Some(given), Some(newest)) if given == newest => Ok(given),
+        (Some(given), _) => Ok(begin_epoch(log, given).await?),
+        (None, Some(newest)) => Ok(newest),
+        (None, None) => Ok(begin_epoch(log, 0).await?),
     }
 }
 

@@ -12,9 +12,10 @@ use taffrail_proto::record::TimestampType;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::batch::OwnedBatch;
+use super::local::Shared;
 use super::pending::PendingAcks;
 use super::state::{Decision, State};
-use super::{Acks, AppendError, Appended, DeleteRecordsError, Order, Shared};
+use super::{Acks, AppendError, Appended, DeleteRecordsError, Order};
 use crate::context::Context;
 use crate::storage::{Append, Log, StorageError, Ticket};
 use crate::topics::Settings;

@@ -1,12 +1,10 @@
-//! Reads of a partition. They go by the published snapshot and the log, and never through the owner's task.
-
-use std::sync::atomic::Ordering;
+//! What is asked of a partition and what it answers. Reads go by the published snapshot and the log, and never through the
+//! owner's task.
 
 use bytes::Bytes;
 
-use super::state::check_epoch;
-use super::{FetchError, Isolation, Partition, Snapshot};
-use crate::storage::leader_epochs::{EpochEnd, LeaderEpochs};
+use super::{Isolation, Snapshot};
+use crate::storage::leader_epochs::LeaderEpochs;
 
 /// What to read.
 #[derive(Clone, Copy, Debug)]
@@ -57,82 +55,14 @@ pub struct ListedOffset {
     pub leader_epoch: Option<i32>,
 }
 
-impl Partition {
-    /// Reads whole batches. Does not wait for data.
-    pub async fn read(&self, request: ReadRequest) -> Result<ReadData, FetchError> {
-        let snapshot = self.served(request.leader_epoch)?;
-        let log = &self.shared.log;
-        if let Some(last_epoch) = request.last_epoch {
-            let parted = divergence(&log.leader_epochs(), &snapshot, request.offset, last_epoch);
-            if let Some((at, epoch)) = parted {
-                return Err(FetchError::Truncated { at, epoch, start: snapshot.log_start });
-            }
-        }
-        let (start, end) = (snapshot.log_start, snapshot.log_end);
-        if request.offset < start || request.offset > end {
-            return Err(FetchError::OutOfRange { offset: request.offset, start, end });
-        }
-        let before = snapshot.visible_end(request.isolation);
-        let batches = if request.offset < before {
-            log.read(request.offset, before, request.max_bytes).await?
-        } else {
-            Vec::new()
-        };
-        let largest = batches.iter().map(Bytes::len).max().unwrap_or(0);
-        // Loads are shared among cores, stores are not: this one is rare.
-        if largest > self.largest_read_batch() {
-            self.shared.largest_read_batch.fetch_max(largest, Ordering::Relaxed);
-        }
-        Ok(ReadData { batches, snapshot })
-    }
-
-    /// Bytes of the largest batch that was read here since the start: what a read may hold, however little is asked for.
-    pub fn largest_read_batch(&self) -> usize {
-        self.shared.largest_read_batch.load(Ordering::Relaxed)
-    }
-
-    /// Looks an offset up.
-    pub async fn list_offset(&self, query: OffsetQuery, isolation: Isolation) -> Result<ListedOffset, FetchError> {
-        let (snapshot, log) = (self.served(None)?, &self.shared.log);
-        let before = snapshot.visible_end(isolation);
-        let hit = match query {
-            OffsetQuery::Earliest => return Ok(self.end_offset(snapshot.log_start)),
-            OffsetQuery::Latest => return Ok(self.end_offset(before)),
-            OffsetQuery::Timestamp(timestamp) => log.find_timestamp(timestamp, before).await?,
-            OffsetQuery::MaxTimestamp => log.max_timestamp(before).await?,
-        };
-        Ok(hit.map_or_else(ListedOffset::default, |hit| ListedOffset {
-            timestamp: Some(hit.timestamp),
-            ..self.end_offset(hit.offset)
-        }))
-    }
-
-    fn end_offset(&self, offset: i64) -> ListedOffset {
-        let leader_epoch = self.shared.log.leader_epochs().at(offset);
-        ListedOffset { offset: Some(offset), timestamp: None, leader_epoch }
-    }
-
-    /// Where the largest leader epoch that is not above `epoch` ends; `None` if all of the log's are above.
-    pub fn end_of_epoch(&self, epoch: i32) -> Result<Option<EpochEnd>, FetchError> {
-        let snapshot = self.served(None)?;
-        Ok(self.shared.log.leader_epochs().end_of(epoch, snapshot.log_end))
-    }
-
-    fn served(&self, leader_epoch: Option<i32>) -> Result<Snapshot, FetchError> {
-        let snapshot = self.snapshot();
-        if snapshot.closed {
-            return Err(FetchError::Closed);
-        }
-        if let Some(given) = leader_epoch {
-            check_epoch(given, snapshot.leader_epoch)?;
-        }
-        Ok(snapshot)
-    }
-}
-
 /// Where the history of a reader that has read up to `offset`, the last record under `last_epoch`, parts from the log's, and
 /// the epoch that the log has in front of that; `None` where it does not (E7, KIP-320).
-fn divergence(epochs: &LeaderEpochs, snapshot: &Snapshot, offset: i64, last_epoch: i32) -> Option<(i64, Option<i32>)> {
+pub(super) fn divergence(
+    epochs: &LeaderEpochs,
+    snapshot: &Snapshot,
+    offset: i64,
+    last_epoch: i32,
+) -> Option<(i64, Option<i32>)> {
     let Some(end) = epochs.end_of(last_epoch, snapshot.log_end) else {
         // Records of that epoch are gone by retention, or never were here: at the log's start nothing contradicts it.
         let first = epochs.entries().first().map_or(snapshot.log_start, |&(_, start)| start);

@@ -28,6 +28,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Of a partition that nothing was heard of.
+    pub const UNKNOWN: Self =
+        Self { log_start: -1, high_watermark: -1, last_stable: -1, log_end: -1, leader_epoch: -1, closed: false };
+
     /// Exclusive end of what a reader may see.
     pub fn visible_end(&self, isolation: Isolation) -> i64 {
         match isolation {

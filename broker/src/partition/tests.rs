@@ -37,7 +37,7 @@ async fn bench_with(timestamp_type: TimestampType) -> Bench {
     let context = Context::seeded(Arc::new(clock.clone()), 1, &*storage.meta()).unwrap();
     let settings = Settings { timestamp_type, durability: Durability::Disk, ..Settings::plain() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let partition = Partition::open(log.clone(), context.clone(), settings.clone()).await.unwrap();
+    let partition = Partition::lead(log.clone(), context.clone(), settings.clone(), None).await.unwrap();
     Bench { disk, partition, log, clock, context, settings }
 }
 
@@ -49,7 +49,7 @@ impl Bench {
         if new_epoch {
             raise_epoch(&*self.log).await.unwrap();
         }
-        self.partition = Partition::open(self.log.clone(), context, settings).await.unwrap();
+        self.partition = Partition::lead(self.log.clone(), context, settings, None).await.unwrap();
     }
 
     /// Appends `records` records without a producer.

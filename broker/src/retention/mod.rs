@@ -104,7 +104,8 @@ impl Retention {
         if settings.retention_ms.is_none() && settings.retention_bytes.is_none() {
             return None;
         }
-        let (log, snapshot) = (partition.log(), partition.snapshot());
+        // The leader does it.
+        let (log, snapshot) = (partition.log()?, partition.snapshot());
         let spans = log.spans();
         let bound = snapshot.high_watermark.min(snapshot.last_stable);
         let state = LogState { spans: &spans, size: log.size_bytes(), log_start: snapshot.log_start, bound };

@@ -22,7 +22,7 @@ use tower::Service;
 use super::connections::Stage;
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
-use super::{Drain, Shared};
+use super::{Drain, Listener, Shared};
 use crate::memory::{Account, Charge};
 use crate::security::{Caller, Unauthenticated};
 use crate::service::status::{IntoLogError, status};
@@ -56,6 +56,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// This end.
     pub local: SocketAddr,
+    /// By which it came.
+    pub listener: Arc<Listener>,
     /// What its requests hold of the memory.
     pub requests: Arc<Account>,
     /// What its answers hold of the memory.
@@ -113,9 +115,9 @@ impl Drop for Grant<'_> {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, shared: Arc<Shared>) {
     shared.metrics.connections.inc();
-    if let Err(error) = serve_stream(stream, peer, &shared).await {
+    if let Err(error) = serve_stream(stream, peer, listener, &shared).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
     shared.metrics.connections.dec();
@@ -136,7 +138,12 @@ enum End {
     Socket(#[from] std::io::Error),
 }
 
-async fn serve_stream(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> Result<(), End> {
+async fn serve_stream(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: Arc<Listener>,
+    shared: &Arc<Shared>,
+) -> Result<(), End> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     let local = stream.local_addr()?;
@@ -148,6 +155,7 @@ async fn serve_stream(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>)
     let connection = Connection {
         peer,
         local,
+        listener,
         requests: Account::new(&shared.requests),
         responses: Account::new(&shared.responses),
         drain: shared.drain.clone(),

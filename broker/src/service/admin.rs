@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use prost::Message;
 use taffrail_proto::v1::{self, ConfigEntry, PartitionDescription};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::Broker;
 use super::call::{Call, finish};
 use super::status::{Refused, invalid};
-use super::{BROKER_ID, Broker};
 use crate::controller::{Deleted, NewTopic, TopicChange, TopicDescription};
 use crate::metrics::{Rpc, resident_bytes};
-use crate::partition::Partition;
+use crate::partition::Current;
 use crate::security::{self, Resource, Verb};
+use crate::topics::Topic;
 
 /// Configuration keys, or names of topics, in one request.
 const MAX_ENTRIES: usize = 1_000;
@@ -39,7 +41,7 @@ impl Service {
         let partitions = partitions(request.partitions)?.or(Some(self.broker.default_partitions));
         let topic = NewTopic { name: request.name, partitions, config: config("config", request.config)? };
         let made = self.broker.controller.create(topic, request.validate_only).await?;
-        Ok(v1::CreateTopicResponse { topic: Some(self.describe(made)) })
+        Ok(v1::CreateTopicResponse { topic: Some(self.describe(made).await) })
     }
 
     async fn alter(&self, call: &Call, request: v1::AlterTopicRequest) -> Result<v1::AlterTopicResponse, Refused> {
@@ -48,7 +50,7 @@ impl Service {
         let (partitions, set) = (partitions(request.partitions)?, config("set", request.set)?);
         let change = TopicChange { partitions, set, unset: request.unset };
         let changed = self.broker.controller.alter(&request.name, change, request.validate_only).await?;
-        Ok(v1::AlterTopicResponse { topic: Some(self.describe(changed)) })
+        Ok(v1::AlterTopicResponse { topic: Some(self.describe(changed).await) })
     }
 
     async fn delete(&self, call: &Call, request: v1::DeleteTopicRequest) -> Result<v1::DeleteTopicResponse, Refused> {
@@ -81,7 +83,7 @@ impl Service {
             None => return Err(invalid("which", "say which topic: name or topic_id").into()),
         };
         let topic = self.broker.controller.undelete(which, new_name).await?;
-        Ok(v1::UndeleteTopicResponse { topic: Some(self.describe(topic)) })
+        Ok(v1::UndeleteTopicResponse { topic: Some(self.describe(topic).await) })
     }
 
     async fn describe_topics(
@@ -112,7 +114,7 @@ impl Service {
         }
         let bytes = found.iter().map(|topic| TOPIC_BYTES + topic.partitions as usize * PARTITION_BYTES).sum();
         call.outbox.put(call.connection.responses.charge(bytes).await);
-        Ok(v1::DescribeTopicsResponse { topics: found.into_iter().map(|topic| self.describe(topic)).collect() })
+        Ok(v1::DescribeTopicsResponse { topics: join_all(found.into_iter().map(|topic| self.describe(topic))).await })
     }
 
     async fn delete_records(
@@ -131,7 +133,7 @@ impl Service {
         let (image, status, identity) = (broker.topics.image(), broker.storage.status(), broker.storage.identity());
         let full = status.disk_full.then(|| "the disk is full up to its reserve".to_owned());
         v1::DescribeBrokerResponse {
-            id: BROKER_ID,
+            id: broker.brokers.me(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: broker.cluster_id(),
             storage_id: identity.storage.to_string(),
@@ -149,13 +151,14 @@ impl Service {
     }
 
     /// What the controller says of a topic, and what its partitions say of themselves if it is served.
-    fn describe(&self, topic: TopicDescription) -> v1::TopicDescription {
-        let image = self.broker.topics.image();
-        let served = image.topic(&topic.name).ok().filter(|served| served.id == topic.id);
-        let partition = |index: i32| {
-            let served = served.and_then(|served| served.partition(index).ok());
-            served.map_or_else(|| not_served(index), |partition| describe_partition(index, partition))
-        };
+    async fn describe(&self, topic: TopicDescription) -> v1::TopicDescription {
+        let served = self.broker.topics.image().topic(&topic.name).ok().cloned();
+        let served = served.filter(|served| served.id == topic.id);
+        let partitions = (0..topic.partitions).map(async |index| match &served {
+            Some(served) => describe_partition(index, served).await,
+            None => not_served(index),
+        });
+        let partitions = join_all(partitions).await;
         let entry = |entry: taffrail_crds::config::ConfigEntry| ConfigEntry {
             key: entry.key,
             value: entry.value,
@@ -164,7 +167,7 @@ impl Service {
         };
         v1::TopicDescription {
             topic_id: topic.id.to_string(),
-            partitions: (0..topic.partitions).map(partition).collect(),
+            partitions,
             config: topic.config.into_iter().map(entry).collect(),
             deleted_at_ms: topic.trash.map(|trash| trash.deleted_at),
             purge_at_ms: topic.trash.map(|trash| trash.purge_at),
@@ -174,16 +177,21 @@ impl Service {
     }
 }
 
-fn describe_partition(index: i32, partition: &Partition) -> PartitionDescription {
-    let snapshot = partition.snapshot();
+/// Without its ends while its leader does not answer.
+async fn describe_partition(index: i32, topic: &Topic) -> PartitionDescription {
+    let (Ok(partition), Some(assignment)) = (topic.partition(index), topic.assignments.get(index as usize)) else {
+        return not_served(index);
+    };
+    let leader = assignment.leader.unwrap_or(-1);
+    let described = PartitionDescription { leader, leader_epoch: assignment.leader_epoch, ..not_served(index) };
+    let Ok(Current { snapshot, size_bytes }) = partition.current().await else { return described };
     PartitionDescription {
-        index,
-        leader: BROKER_ID,
         leader_epoch: snapshot.leader_epoch,
         log_start_offset: snapshot.log_start,
         high_watermark: snapshot.high_watermark,
         log_end_offset: snapshot.log_end,
-        size_bytes: partition.size_bytes(),
+        size_bytes,
+        ..described
     }
 }
 

@@ -96,13 +96,13 @@ impl Service {
         Ok(v1::ListOffsetsResponse { answers })
     }
 
-    fn end_of(&self, call: &Call, request: &v1::EndOfEpochRequest) -> Result<v1::EndOfEpochResponse, Refused> {
+    async fn end_of(&self, call: &Call, request: &v1::EndOfEpochRequest) -> Result<v1::EndOfEpochResponse, Refused> {
         call.authorize_topic(Verb::Consume, &request.topic)?;
         if request.leader_epoch < 0 {
             return Err(Refused::of(invalid("leader_epoch", "an epoch is from 0")));
         }
-        let image = self.broker.topics.image();
-        let end = image.partition(&request.topic, request.partition)?.end_of_epoch(request.leader_epoch)?;
+        let partition = self.broker.topics.image().partition(&request.topic, request.partition)?.clone();
+        let end = partition.end_of_epoch(request.leader_epoch).await?;
         let (leader_epoch, end_offset) = end.map_or((-1, -1), |end| (end.epoch, end.end));
         Ok(v1::EndOfEpochResponse { leader_epoch, end_offset })
     }
@@ -339,6 +339,6 @@ impl v1::consumer_server::Consumer for Service {
         let metrics = &self.broker.metrics;
         let _counted = metrics.rpc(Rpc::EndOfEpoch).call();
         let call = Call::of(&request)?;
-        finish(metrics, self.end_of(&call, &request.into_inner()))
+        finish(metrics, self.end_of(&call, &request.into_inner()).await)
     }
 }

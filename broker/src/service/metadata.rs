@@ -13,13 +13,13 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Call, finish, refuse};
 use super::status::{Refused, refusal};
-use super::{BROKER_ID, Broker, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
+use super::{Broker, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
+use crate::brokers::Registered;
 use crate::memory::Charge;
 use crate::metrics::Rpc;
-use crate::partition::Partition;
 use crate::security::{self, Resource, Verb};
 use crate::server::MAX_STREAMS;
-use crate::topics::{Image, Topic};
+use crate::topics::{Assignment, Image, Topic};
 
 /// About what a topic and a partition take in an answer.
 const TOPIC_BYTES: usize = 128;
@@ -37,7 +37,26 @@ struct View {
     broker: Arc<Broker>,
     call: Call,
     topics: Vec<String>,
-    endpoint: String,
+    endpoints: Endpoints,
+}
+
+/// Where the client is told that brokers are.
+#[derive(Clone)]
+enum Endpoints {
+    /// All of them where it is, since what it reached stands before all of them, or there is but one.
+    Used(String),
+    /// Each at its own address of this listener.
+    Listener(Arc<str>),
+}
+
+impl Endpoints {
+    fn of(&self, broker: &Registered) -> Option<BrokerEndpoint> {
+        let endpoint = match self {
+            Self::Used(endpoint) => endpoint.clone(),
+            Self::Listener(name) => broker.endpoints.get(&**name)?.clone(),
+        };
+        Some(BrokerEndpoint { id: broker.id, endpoint })
+    }
 }
 
 impl Service {
@@ -49,8 +68,13 @@ impl Service {
         let call = Call::of(&request)?;
         let used = || request.extensions().get::<Authority>().map(ToString::to_string);
         let advertised = self.advertise.as_deref().map(str::to_owned);
-        let endpoint = advertised.or_else(used).unwrap_or_else(|| call.connection.local.to_string());
-        Ok(View { broker: Arc::clone(&self.broker), call, topics: request.into_inner().topics, endpoint })
+        let listener = &call.connection.listener;
+        let endpoints = if listener.exposed {
+            Endpoints::Used(advertised.or_else(used).unwrap_or_else(|| call.connection.local.to_string()))
+        } else {
+            Endpoints::Listener(listener.name.clone())
+        };
+        Ok(View { broker: Arc::clone(&self.broker), call, topics: request.into_inner().topics, endpoints })
     }
 }
 
@@ -74,13 +98,13 @@ impl View {
 
     /// The answer, and what it takes.
     async fn answer(&self) -> Result<(GetMetadataResponse, Charge), Refused> {
-        let image = self.broker.topics.full_image();
+        let (image, brokers) = (self.broker.topics.full_image(), self.broker.brokers.image());
         let topics = self.topics(&image)?;
         let bytes = topics.iter().map(|topic| TOPIC_BYTES + topic.partitions.len() * PARTITION_BYTES).sum();
         let charge = self.call.connection.responses.charge(bytes).await;
         let response = GetMetadataResponse {
             cluster_id: self.broker.cluster_id(),
-            brokers: vec![BrokerEndpoint { id: BROKER_ID, endpoint: self.endpoint.clone() }],
+            brokers: brokers.brokers.values().filter_map(|broker| self.endpoints.of(broker)).collect(),
             topics: topics.iter().map(|topic| describe(topic)).collect(),
             limits: Some(limits()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,17 +115,17 @@ impl View {
 }
 
 fn describe(topic: &Topic) -> TopicMetadata {
-    let partition = |(index, partition): (usize, &Partition)| PartitionMetadata {
+    let partition = |(index, assignment): (usize, &Assignment)| PartitionMetadata {
         index: index as i32,
-        leader: BROKER_ID,
-        leader_epoch: partition.snapshot().leader_epoch,
-        replicas: vec![BROKER_ID],
-        isr: vec![BROKER_ID],
+        leader: assignment.leader.unwrap_or(-1),
+        leader_epoch: assignment.leader_epoch,
+        replicas: assignment.replicas.clone(),
+        isr: assignment.isr.clone(),
     };
     TopicMetadata {
         name: topic.name.to_string(),
         topic_id: topic.id.to_string(),
-        partitions: topic.partitions.iter().enumerate().map(partition).collect(),
+        partitions: topic.assignments.iter().enumerate().map(partition).collect(),
         max_message_bytes: topic.settings.max_message_bytes as u32,
         internal: topic.internal,
     }
@@ -157,15 +181,20 @@ impl v1::metadata_server::Metadata for Service {
 async fn watch(view: &View, answers: &mpsc::Sender<Result<GetMetadataResponse, Status>>) -> Result<(), Refused> {
     let names = view.topics.iter().map(|name| name.len() + size_of::<String>());
     let _held = view.call.hold(names.sum());
-    let mut changes = view.broker.topics.subscribe();
+    let (mut changes, mut brokers) = (view.broker.topics.subscribe(), view.broker.brokers.subscribe());
     loop {
         changes.mark_unchanged();
+        brokers.mark_unchanged();
         let Ok(place) = answers.reserve().await else { return Ok(()) };
         let (response, charge) = view.answer().await?;
         view.call.outbox.put(charge);
         view.broker.metrics.rpc(Rpc::WatchMetadata).requests.inc();
         place.send(Ok(response));
-        if changes.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = changes.changed() => changed,
+            changed = brokers.changed() => changed,
+        };
+        if changed.is_err() {
             return Ok(());
         }
     }

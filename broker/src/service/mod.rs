@@ -13,6 +13,7 @@ use std::sync::Arc;
 use taffrail_proto::v1;
 use tonic::service::Routes;
 
+use crate::brokers::Brokers;
 use crate::context::Context;
 use crate::controller::TopicAdmin;
 use crate::coordinator::groups::Groups;
@@ -36,8 +37,6 @@ mod producer;
 mod read;
 pub mod status;
 
-/// Number of this broker; the only one while it runs alone.
-pub const BROKER_ID: i32 = 0;
 /// Largest message that is received by the producer service: the largest `max.message.bytes` of a topic, with room for what
 /// surrounds a batch.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
@@ -50,6 +49,8 @@ pub const MAX_RESPONSE_BYTES: usize = 3_584 << 10;
 pub struct Broker {
     /// Clock and randomness.
     pub context: Context,
+    /// This broker and the others.
+    pub brokers: Arc<Brokers>,
     /// The topics that are served.
     pub topics: Arc<Topics>,
     /// Changes topics.
@@ -71,9 +72,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Name of the cluster: that of the data, while the broker runs alone.
+    /// Identity of the cluster: that of the data where the broker runs alone.
     fn cluster_id(&self) -> String {
-        self.storage.identity().storage.to_string()
+        self.brokers.cluster_id().to_owned()
     }
 }
 

@@ -169,7 +169,7 @@ impl Reading<'_> {
         let wanted =
             FetchPartition { topic: self.topic.name.to_string(), partition: index, ..FetchPartition::default() };
         let mut reader = Reader::find(self.broker, self.call, &wanted, self.isolation)?;
-        let end = reader.partition.snapshot().visible_end(self.isolation);
+        let end = reader.partition.current().await?.snapshot.visible_end(self.isolation);
         (reader.offset, reader.last_epoch) = match start {
             Start::Offset(offset, last_epoch) => (offset, last_epoch),
             Start::Query(query) => {

@@ -13,7 +13,7 @@ use tonic_types::pb;
 
 use crate::controller::TopicError;
 use crate::metadata::MetadataError;
-use crate::partition::{AppendError, DeleteRecordsError, EpochError, FetchError};
+use crate::partition::{AppendError, DeleteRecordsError, EpochError, FetchError, LeadError};
 use crate::producer_ids::InitProducerError;
 use crate::security::{Denied, Unauthenticated};
 use crate::storage::StorageError;
@@ -177,6 +177,8 @@ impl IntoLogError for AppendError {
             Self::Unknown(_) => unknown_outcome(Reason::StorageFailed, self),
             Self::Closed => refusal(Reason::Unavailable, self),
             Self::ClosedInFlight => unknown_outcome(Reason::Unavailable, self),
+            Self::NoLeader(_) => refusal(Reason::Unavailable, self),
+            Self::Leader(error) => *error,
         }
     }
 }
@@ -207,7 +209,8 @@ impl IntoLogError for FetchError {
             }
             Self::Corrupt { .. } => refusal(Reason::DataCorrupt, self),
             Self::Storage(error) => error.into_log_error(),
-            Self::Closed => refusal(Reason::Unavailable, self),
+            Self::Closed | Self::NoLeader(_) => refusal(Reason::Unavailable, self),
+            Self::Leader(error) => *error,
         }
     }
 }
@@ -220,7 +223,8 @@ impl IntoLogError for DeleteRecordsError {
                 LogError { log_end_offset: Some(high_watermark), ..error }
             }
             Self::Storage(error) => error.into_log_error(),
-            Self::Closed => refusal(Reason::Unavailable, self),
+            Self::Closed | Self::NoLeader(_) => refusal(Reason::Unavailable, self),
+            Self::Leader(error) => *error,
         }
     }
 }
@@ -292,7 +296,8 @@ impl IntoLogError for TopicError {
             Self::MissingLog(_) => Reason::Internal,
             Self::Pending { .. } => return unknown_outcome(Reason::RequestTimeout, self),
             Self::Metadata(error) => return error.into_log_error(),
-            Self::Storage(error) => return error.into_log_error(),
+            Self::Storage(error) | Self::Lead(LeadError::Storage(error)) => return error.into_log_error(),
+            Self::Lead(LeadError::Fenced { .. }) => Reason::Unavailable,
         };
         refusal(reason, self)
     }

@@ -27,10 +27,43 @@ pub struct Topic {
     pub settings: Arc<Settings>,
     /// By index, from 0, without gap.
     pub partitions: Vec<Partition>,
+    /// Who has them, by the same index.
+    pub assignments: Vec<Assignment>,
     /// Used by the broker itself.
     pub internal: bool,
     /// Where its partitions look their settings up.
     cell: Arc<ArcSwap<Settings>>,
+}
+
+/// Who has a partition, as the cluster's metadata says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// The broker that leads it, if one does.
+    pub leader: Option<i32>,
+    /// Under which epoch, or did last.
+    pub leader_epoch: i32,
+    /// Rises with each change of it.
+    pub partition_epoch: i32,
+    /// Brokers that have it, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Those of them that are in sync.
+    pub isr: Vec<i32>,
+    /// Why it is not served, where that is known.
+    pub fault: Option<String>,
+}
+
+impl Assignment {
+    /// On one broker.
+    pub fn alone(broker: i32, leader_epoch: i32) -> Self {
+        Self {
+            leader: Some(broker),
+            leader_epoch,
+            partition_epoch: 0,
+            replicas: vec![broker],
+            isr: vec![broker],
+            fault: None,
+        }
+    }
 }
 
 /// All topics at one moment.
@@ -61,20 +94,26 @@ pub enum LookupError {
 
 impl Topic {
     /// Of partitions that look their settings up in `cell`.
-    pub(crate) fn new(name: Arc<str>, id: Uuid, cell: Arc<ArcSwap<Settings>>, partitions: Vec<Partition>) -> Self {
+    pub fn new(
+        name: Arc<str>,
+        id: Uuid,
+        cell: Arc<ArcSwap<Settings>>,
+        partitions: Vec<(Partition, Assignment)>,
+    ) -> Self {
         let internal = is_internal(&name);
-        Self { name, id, settings: cell.load_full(), partitions, internal, cell }
+        let (partitions, assignments) = partitions.into_iter().unzip();
+        Self { name, id, settings: cell.load_full(), partitions, assignments, internal, cell }
     }
 
     /// With other settings, which its partitions follow from now on, and more partitions.
-    pub(crate) fn changed(&self, settings: Settings, more: Vec<Partition>) -> Self {
+    pub(crate) fn changed(&self, settings: Settings, more: Vec<(Partition, Assignment)>) -> Self {
         self.cell.store(Arc::new(settings));
-        let partitions = self.partitions.iter().cloned().chain(more).collect();
+        let partitions = self.partitions.iter().cloned().zip(self.assignments.iter().cloned()).chain(more).collect();
         Self::new(self.name.clone(), self.id, self.cell.clone(), partitions)
     }
 
     /// Where its partitions look their settings up.
-    pub(crate) fn settings_cell(&self) -> &Arc<ArcSwap<Settings>> {
+    pub fn settings_cell(&self) -> &Arc<ArcSwap<Settings>> {
         &self.cell
     }
 
@@ -150,7 +189,7 @@ impl Topics {
     }
 
     /// Adds topics, or puts them in the place of those of the same name, and takes topics away.
-    pub(crate) fn change(&self, put: Vec<Arc<Topic>>, removed: &[Arc<str>]) {
+    pub fn change(&self, put: Vec<Arc<Topic>>, removed: &[Arc<str>]) {
         let mut topics = self.image.load().topics.clone();
         for name in removed {
             topics.remove(name);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use taffrail_broker::brokers::Brokers;
 use taffrail_broker::context::Context;
 use taffrail_broker::controller::Controller;
 use taffrail_broker::coordinator::groups::{self, Groups};
@@ -61,6 +62,7 @@ impl TestBroker {
         assert_eq!(groups.loaded(PATIENCE).await, 0);
         let broker = Arc::new(Broker {
             context,
+            brokers: Brokers::alone(storage.identity().storage.to_string()),
             topics,
             groups,
             controller,

@@ -49,7 +49,7 @@ async fn m9_a_log_that_is_missing_is_never_replaced_by_an_empty_one() {
     let bench = Bench::new().await;
     bench.create("a", 2).await;
     bench.create("b", 1).await;
-    let log = bench.topics.image().partition("a", 1).unwrap().log().id();
+    let log = bench.topics.image().partition("a", 1).unwrap().log().unwrap().id();
     bench.storage.delete(log).unwrap();
     let bench = bench.restart().await;
     assert_eq!(bench.names(), ["b"], "the others are served");

@@ -10,7 +10,6 @@ use crate::coordinator::group::{
 };
 use crate::coordinator::groups::Directory;
 use crate::security::{self, Resource, Verb};
-use crate::service::BROKER_ID;
 use crate::service::call::Call;
 use crate::service::status::{Refused, invalid};
 
@@ -47,7 +46,8 @@ impl Service {
         check::group(call, Verb::Describe, &request.group)?;
         let answered = self.groups.ask(&request.group, Request::Describe(request.group.clone())).await?;
         let Answered::Group(group) = answered else { return Ok(v1::DescribeGroupResponse::default()) };
-        let response = description(&self.groups.directory(), *group);
+        let me = self.broker.brokers.me();
+        let response = description(&self.groups.directory(), *group, me);
         call.outbox.put(call.connection.responses.charge(prost::Message::encoded_len(&response)).await);
         Ok(response)
     }
@@ -63,7 +63,7 @@ impl Service {
     }
 }
 
-fn description(directory: &Directory, group: GroupDescription) -> v1::DescribeGroupResponse {
+fn description(directory: &Directory, group: GroupDescription, coordinator: i32) -> v1::DescribeGroupResponse {
     let assignor = match group.assignor {
         AssignorName::Uniform => "uniform",
         AssignorName::Range => "range",
@@ -74,7 +74,7 @@ fn description(directory: &Directory, group: GroupDescription) -> v1::DescribeGr
         assignor: assignor.to_owned(),
         assignment_epoch: group.assignment_epoch,
         members: group.members.into_iter().map(|found| member(directory, found)).collect(),
-        coordinator: BROKER_ID,
+        coordinator,
     }
 }
 

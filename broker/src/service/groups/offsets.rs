@@ -190,7 +190,7 @@ fn chosen(directory: &Directory, asked: &[v1::TopicPartitions]) -> Result<Option
 
 /// Where a partition's offset goes.
 async fn target(partition: &Partition, to: &To, before: Option<i64>) -> Result<i64, Refused> {
-    let snapshot = partition.snapshot();
+    let snapshot = partition.current().await?.snapshot;
     let (start, end) = (snapshot.log_start, snapshot.high_watermark);
     Ok(match to {
         To::Earliest(_) => start,

@@ -33,7 +33,7 @@ async fn open(disk: &Disk) -> (Partition, Context) {
     let log = log.unwrap_or_else(|| storage.create(id).unwrap());
     let context = Context::system(&*storage.meta()).unwrap();
     let partition =
-        Partition::open(log, context.clone(), Arc::new(ArcSwap::from_pointee(Settings::plain()))).await.unwrap();
+        Partition::lead(log, context.clone(), Arc::new(ArcSwap::from_pointee(Settings::plain())), None).await.unwrap();
     (partition, context)
 }
 

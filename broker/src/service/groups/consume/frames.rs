@@ -190,7 +190,11 @@ impl Consume<'_> {
             FetchError::OutOfRange { .. } => start::anew(reset, &reader.partition.snapshot(), isolation),
             // What was read behind it is gone: where the histories part nothing is skipped.
             FetchError::Truncated { at, .. } => (reset != OffsetReset::Fail).then_some(*at),
-            FetchError::Epoch(_) | FetchError::Corrupt { .. } | FetchError::Storage(_) => None,
+            FetchError::Epoch(_)
+            | FetchError::Corrupt { .. }
+            | FetchError::Storage(_)
+            | FetchError::NoLeader(_)
+            | FetchError::Leader(_) => None,
         };
         let Some(offset) = anew else { return Err(Refused::of(reader.error(self.broker, error)).into()) };
         tracing::info!(topic = &*reader.topic, partition = reader.index, from = reader.offset, to = offset, %error,

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::partition::{Isolation, Partition};
 use crate::storage::memory::Disk;
 use crate::storage::{PartitionId, Storage as _};
-use crate::topics::{Settings, Topic};
+use crate::topics::{Assignment, Settings, Topic};
 
 const TOPIC: Uuid = Uuid::from_u128(3);
 
@@ -36,8 +36,8 @@ async fn reader() -> Reader {
     let context = Context::system(&*storage.meta()).unwrap();
     let settings = Arc::new(ArcSwap::from_pointee(Settings::plain()));
     let log = storage.create(PartitionId { topic: TOPIC, index: 0 }).unwrap();
-    let partition = Partition::open(log, context, settings.clone()).await.unwrap();
-    let topic = Topic::new("t".into(), TOPIC, settings, vec![partition]);
+    let partition = Partition::lead(log, context, settings.clone(), None).await.unwrap();
+    let topic = Topic::new("t".into(), TOPIC, settings, vec![(partition, Assignment::alone(0, 0))]);
     Reader::of(&topic, 0, Isolation::default()).unwrap()
 }
 

@@ -1,0 +1,207 @@
+//! A partition that this broker leads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::OwnedBatch;
+use super::owner::{self, AppendCommand, AppendReply, Command, Owner};
+use super::read::divergence;
+use super::state::{State, check_epoch};
+use super::waiters::{Waiter, Waiters};
+use super::{
+    AppendRequest, DeleteRecordsError, FetchError, Isolation, LeadError, ListedOffset, OffsetQuery, PendingAppend,
+    ReadData, ReadRequest, Snapshot, take_epoch,
+};
+use crate::context::Context;
+use crate::storage::leader_epochs::EpochEnd;
+use crate::storage::{Log, PartitionId};
+use crate::topics::Settings;
+
+/// A partition that this broker leads: its log, and the way to the task that owns its writes.
+#[derive(Clone)]
+pub(super) struct Local {
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What the owner shares with readers.
+pub(super) struct Shared {
+    pub(super) log: Arc<dyn Log>,
+    snapshot: ArcSwap<Snapshot>,
+    waiters: Waiters,
+    largest_read_batch: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.waiters.wake(&snapshot);
+    }
+}
+
+impl Local {
+    /// See [`Partition::lead`](super::Partition::lead).
+    pub(super) async fn lead(
+        log: Arc<dyn Log>,
+        context: Context,
+        settings: Arc<ArcSwap<Settings>>,
+        leader_epoch: Option<i32>,
+    ) -> Result<Self, LeadError> {
+        let leader_epoch = take_epoch(&*log, leader_epoch).await?;
+        let state = State::new(log.extent(), leader_epoch, log.producers());
+        let snapshot = ArcSwap::from_pointee(state.snapshot(false));
+        let (waiters, largest_read_batch) = (Waiters::default(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch });
+        let (commands, queue) = mpsc::unbounded_channel();
+        tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
+        Ok(Self { shared, commands })
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// What it holds.
+    pub(super) fn id(&self) -> PartitionId {
+        self.shared.log.partition()
+    }
+
+    /// Puts a batch in line to be appended. Batches are appended in the order of these calls, on whatever task they are
+    /// made. Does not block: what may be in line is bounded by the permits that the caller hands in.
+    pub(super) fn append(&self, request: AppendRequest) -> PendingAppend {
+        let (reply, answer) = oneshot::channel();
+        let AppendRequest { batch, header, max_timestamp, acks, leader_epoch, permit, order } = request;
+        let reply = AppendReply { to: reply, order };
+        let batch = OwnedBatch::copy(&batch, header, max_timestamp);
+        self.send(Command::Append(Box::new(AppendCommand { batch, acks, leader_epoch, permit, reply })));
+        PendingAppend(answer)
+    }
+
+    fn send(&self, command: Command) {
+        if let Err(mpsc::error::SendError(command)) = self.commands.send(command) {
+            owner::refuse_closed(command);
+        }
+    }
+
+    /// Its state; cheap, never blocks.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        **self.shared.snapshot.load()
+    }
+
+    /// Bytes of the batches that are stored.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.shared.log.size_bytes()
+    }
+
+    /// Its log, for what does not concern the owner.
+    pub(super) fn log(&self) -> &Arc<dyn Log> {
+        &self.shared.log
+    }
+
+    /// Arms `waiter`: it gets `token` once, when there is something to see at or above `beyond`, or the partition is
+    /// closed. Answers false, and arms nothing, if that is so now. Arming again does not undo an earlier arming.
+    pub(super) fn arm(&self, beyond: i64, isolation: Isolation, waiter: &Arc<Waiter>, token: u64) -> bool {
+        self.shared.waiters.arm((beyond, isolation), waiter, token, || self.snapshot())
+    }
+
+    /// Deletes the records before `offset` for good (−1: before the high watermark); answers the log's start. What shares a
+    /// batch with a later record stays until that goes.
+    pub(super) async fn delete_records(&self, offset: i64) -> Result<i64, DeleteRecordsError> {
+        let to = if offset == -1 { self.snapshot().high_watermark } else { offset };
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Trim { to, reply });
+        answer.await.unwrap_or(Err(DeleteRecordsError::Closed))
+    }
+
+    /// Ends serving, after what is in flight is done; what is in line behind is refused.
+    pub(super) async fn stop(&self) {
+        self.send(Command::Stop);
+        self.commands.closed().await;
+        while !self.snapshot().closed {
+            let waiter = Waiter::new();
+            if self.arm(i64::MAX, Isolation::default(), &waiter, 0) {
+                waiter.ready().await;
+            }
+        }
+    }
+}
+
+impl Local {
+    /// Reads whole batches. Does not wait for data.
+    pub(super) async fn read(&self, request: ReadRequest) -> Result<ReadData, FetchError> {
+        let snapshot = self.served(request.leader_epoch)?;
+        let log = &self.shared.log;
+        if let Some(last_epoch) = request.last_epoch {
+            let parted = divergence(&log.leader_epochs(), &snapshot, request.offset, last_epoch);
+            if let Some((at, epoch)) = parted {
+                return Err(FetchError::Truncated { at, epoch, start: snapshot.log_start });
+            }
+        }
+        let (start, end) = (snapshot.log_start, snapshot.log_end);
+        if request.offset < start || request.offset > end {
+            return Err(FetchError::OutOfRange { offset: request.offset, start, end });
+        }
+        let before = snapshot.visible_end(request.isolation);
+        let batches = if request.offset < before {
+            log.read(request.offset, before, request.max_bytes).await?
+        } else {
+            Vec::new()
+        };
+        let largest = batches.iter().map(Bytes::len).max().unwrap_or(0);
+        // Loads are shared among cores, stores are not: this one is rare.
+        if largest > self.largest_read_batch() {
+            self.shared.largest_read_batch.fetch_max(largest, Ordering::Relaxed);
+        }
+        Ok(ReadData { batches, snapshot })
+    }
+
+    pub(super) fn largest_read_batch(&self) -> usize {
+        self.shared.largest_read_batch.load(Ordering::Relaxed)
+    }
+
+    /// Looks an offset up.
+    pub(super) async fn list_offset(
+        &self,
+        query: OffsetQuery,
+        isolation: Isolation,
+    ) -> Result<ListedOffset, FetchError> {
+        let (snapshot, log) = (self.served(None)?, &self.shared.log);
+        let before = snapshot.visible_end(isolation);
+        let hit = match query {
+            OffsetQuery::Earliest => return Ok(self.end_offset(snapshot.log_start)),
+            OffsetQuery::Latest => return Ok(self.end_offset(before)),
+            OffsetQuery::Timestamp(timestamp) => log.find_timestamp(timestamp, before).await?,
+            OffsetQuery::MaxTimestamp => log.max_timestamp(before).await?,
+        };
+        Ok(hit.map_or_else(ListedOffset::default, |hit| ListedOffset {
+            timestamp: Some(hit.timestamp),
+            ..self.end_offset(hit.offset)
+        }))
+    }
+
+    fn end_offset(&self, offset: i64) -> ListedOffset {
+        let leader_epoch = self.shared.log.leader_epochs().at(offset);
+        ListedOffset { offset: Some(offset), timestamp: None, leader_epoch }
+    }
+
+    /// Where the largest leader epoch that is not above `epoch` ends; `None` if all of the log's are above.
+    pub(super) fn end_of_epoch(&self, epoch: i32) -> Result<Option<EpochEnd>, FetchError> {
+        let snapshot = self.served(None)?;
+        Ok(self.shared.log.leader_epochs().end_of(epoch, snapshot.log_end))
+    }
+
+    fn served(&self, leader_epoch: Option<i32>) -> Result<Snapshot, FetchError> {
+        let snapshot = self.snapshot();
+        if snapshot.closed {
+            return Err(FetchError::Closed);
+        }
+        if let Some(given) = leader_epoch {
+            check_epoch(given, snapshot.leader_epoch)?;
+        }
+        Ok(snapshot)
+    }
+}
