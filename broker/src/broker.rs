@@ -339,7 +339,7 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
         let image = topics.full_image();
         // Those of internal topics are shown as what they are for.
         let topics = || image.topics().filter(|topic| !topic.internal);
-        let local = |topic: &Arc<Topic>| topic.partitions.iter().filter(|p| p.is_local());
+        let local = |topic: &'_ Arc<Topic>| topic.partitions.iter().filter(|p| p.is_local()).cloned().collect::<Vec<_>>();
         let partitions = topics().flat_map(|topic| local(topic).map(move |p| (&topic.name, p)));
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();

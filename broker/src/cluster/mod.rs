@@ -10,8 +10,8 @@ pub mod controller;
 pub mod follow;
 pub mod heartbeat;
 pub mod image;
-//pub mod serving;
-//pub mod topics;
+pub mod serving;
+pub mod topics;
 
 /// This broker, in this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,11 +29,10 @@ enum NotLed {
 
 impl Serving {
     /// Leads what the image gives to this broker and the store confirms (M7).
-    pub(super) async fn lead(&mut self, image: &Image, changes: &mut Vec<Change>) -> Outcome {
-        let wanted: Vec<_> = changes.iter().flat_map(|change| {
-            change.to_lead.iter().map(|index| PartitionId { topic: change.topic, index: *index as i32 })
-        });
-        let wanted: Vec<_> = wanted.collect();
+    pub(super) async fn lead(&mut self, image: &Image, changes: &[Change]) -> Outcome {
+        let id = |topic, index: &usize| PartitionId { topic, index: *index as i32 };
+        let of = |change: &Change| change.to_lead.iter().map(|index| id(change.topic, index)).collect::<Vec<_>>();
+        let wanted: Vec<_> = changes.iter().flat_map(of).collect();
         if wanted.is_empty() {
             return Outcome::Done;
         }

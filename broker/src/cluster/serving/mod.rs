@@ -110,7 +110,7 @@ impl Serving {
         for (id, desired) in wanted {
             changes.extend(self.adopt(id, desired).await);
         }
-        let outcome = self.lead(image, &mut changes).await;
+        let outcome = self.lead(image, &changes).await;
         self.publish(changes, &gone);
         for id in gone {
             if let Some(served) = self.served.remove(&id) {
