@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand, ValueEnum, ValueHint};
+use clap::{Arg, ArgMatches, Command, FromArgMatches as _, Subcommand, ValueEnum, ValueHint};
 
-use crate::config::Config;
-use crate::config::layers::{Effective, as_text, resolve};
+use crate::config::layers::{Effective, as_text, of_other_mode, resolve};
+use crate::config::{Fault, Mode};
 
 mod directory;
-mod standalone;
+mod process;
 
 /// How a command ended, as its exit code. Part of the interface: scripts and probes rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,9 @@ Examples:
 
   # For other machines: callers must show a token
   taffrail-broker standalone --listen grpc://0.0.0.0:9094 --token-file /etc/taffrail/tokens
+
+  # As a broker of a cluster, as the operator starts it in Kubernetes
+  taffrail-broker cluster --config /etc/taffrail/broker.yaml
 
   # What is it configured to, and where does each value come from?
   taffrail-broker config --config broker.yaml
@@ -107,10 +110,16 @@ fn command() -> Command {
         .value_hint(ValueHint::FilePath)
         .value_parser(clap::value_parser!(PathBuf))
         .help("Configuration file (YAML); also TAFFRAIL_CONFIG");
-    let configured = |name: &'static str, about: &'static str| {
-        as_text(Config::augment_args(Command::new(name))).about(about).arg(file.clone()).after_help(SETTINGS)
-    };
+    let configured =
+        |command: Command, about: &'static str| as_text(command).about(about).arg(file.clone()).after_help(SETTINGS);
+    let mode = Arg::new("mode")
+        .long("mode")
+        .value_name("MODE")
+        .value_parser(clap::value_parser!(Mode))
+        .default_value(Mode::default().name())
+        .help("Whose settings: those of \"taffrail-broker standalone\" or of \"taffrail-broker cluster\"");
     let standalone = "Run a broker that needs nothing else: no Kubernetes, no other broker";
+    let cluster = "Run a broker of a cluster, as Kubernetes knows it";
     let config = "Show the configuration in force and where each value comes from, as a configuration file";
     let root = Command::new("taffrail-broker")
         .version(env!("CARGO_PKG_VERSION"))
@@ -118,9 +127,18 @@ fn command() -> Command {
         .after_help(format!("{EXAMPLES}\n{EXIT_CODES}"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(configured("standalone", standalone))
-        .subcommand(configured("config", config));
+        .subcommand(configured(Mode::Standalone.augment(Command::new("standalone")), standalone))
+        .subcommand(configured(Mode::Cluster.augment(Command::new("cluster")), cluster))
+        .subcommand(configured(of_both(Command::new("config")), config).arg(mode));
     Tool::augment_subcommands(root)
+}
+
+/// `command` with the settings of both modes.
+fn of_both(command: Command) -> Command {
+    let command = Mode::Standalone.augment(command);
+    let cluster = Mode::Cluster.augment(Command::new("cluster"));
+    let known: Vec<_> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
+    command.args(cluster.get_arguments().filter(|arg| !known.contains(arg.get_id())))
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -131,8 +149,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => error.exit(),
     };
     let exit = match matches.subcommand() {
-        Some(("standalone", matches)) => effective(matches).map_or_else(|exit| exit, |e| standalone::run(&e)),
-        Some(("config", matches)) => effective(matches).map_or_else(|exit| exit, |e| print(&e.to_yaml())),
+        Some(("standalone", matches)) => run_broker(Mode::Standalone, matches),
+        Some(("cluster", matches)) => run_broker(Mode::Cluster, matches),
+        Some(("config", matches)) => show_config(matches),
         _ => Tool::from_arg_matches(&matches).map_or_else(|error| error.exit(), Tool::run),
     };
     exit.into()
@@ -149,19 +168,35 @@ impl Tool {
     }
 }
 
-fn effective(matches: &ArgMatches) -> Result<Effective, Exit> {
+fn run_broker(mode: Mode, matches: &ArgMatches) -> Exit {
+    effective(mode, matches).map_or_else(|exit| exit, |effective| process::run(&effective))
+}
+
+fn show_config(matches: &ArgMatches) -> Exit {
+    let mode = matches.get_one::<Mode>("mode").copied().unwrap_or_default();
+    let foreign = of_other_mode(mode, matches);
+    if !foreign.is_empty() {
+        return wrong(mode, &foreign);
+    }
+    effective(mode, matches).map_or_else(|exit| exit, |effective| print(&effective.to_yaml()))
+}
+
+fn effective(mode: Mode, matches: &ArgMatches) -> Result<Effective, Exit> {
     let file = matches.get_one::<PathBuf>("config").cloned();
     let file = file.or_else(|| std::env::var_os("TAFFRAIL_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from));
-    resolve(matches, |name| std::env::var(name).ok(), file.as_deref()).map_err(|faults| {
-        for fault in &faults {
-            eprintln!("error: {fault}");
-        }
-        eprintln!(
-            "{} wrong in the configuration; \"taffrail-broker standalone --help\" explains each setting",
-            count(&faults)
-        );
-        Exit::Usage
-    })
+    resolve(mode, matches, |name| std::env::var(name).ok(), file.as_deref()).map_err(|faults| wrong(mode, &faults))
+}
+
+fn wrong(mode: Mode, faults: &[Fault]) -> Exit {
+    for fault in faults {
+        eprintln!("error: {fault}");
+    }
+    eprintln!(
+        "{} wrong in the configuration; \"taffrail-broker {} --help\" explains each setting",
+        count(faults),
+        mode.name()
+    );
+    Exit::Usage
 }
 
 fn count<T>(faults: &[T]) -> String {
@@ -204,13 +239,31 @@ mod tests {
 
     #[test]
     fn every_setting_is_explained_in_the_help_text() {
-        let mut command = command();
-        let help = command.find_subcommand_mut("standalone").unwrap().render_long_help().to_string();
-        for arg in Config::augment_args(Command::new("x")).get_arguments() {
-            let flag = format!("--{}", arg.get_long().unwrap());
-            assert!(help.contains(&flag), "{flag} in {help}");
-            assert!(arg.get_help().is_some_and(|help| help.to_string().len() > 15), "{flag} has no help");
+        for mode in [Mode::Standalone, Mode::Cluster] {
+            let mut command = command();
+            let help = command.find_subcommand_mut(mode.name()).unwrap().render_long_help().to_string();
+            for arg in mode.augment(Command::new("x")).get_arguments() {
+                let flag = format!("--{}", arg.get_long().unwrap());
+                assert!(help.contains(&flag), "{flag} in {help}");
+                assert!(arg.get_help().is_some_and(|help| help.to_string().len() > 15), "{flag} has no help");
+            }
+            assert!(help.contains("TAFFRAIL_DATA_DIR"));
         }
-        assert!(help.contains("TAFFRAIL_DATA_DIR"));
+    }
+
+    #[test]
+    fn config_shows_the_settings_of_the_mode_that_is_asked_for() {
+        let given = |arguments: &[&str]| {
+            let matches = command().try_get_matches_from([&["taffrail-broker", "config"], arguments].concat()).unwrap();
+            let matches = matches.subcommand().unwrap().1.clone();
+            let mode = matches.get_one::<Mode>("mode").copied().unwrap();
+            of_other_mode(mode, &matches).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(given(&["--mode", "cluster", "--cluster", "main"]), [""; 0]);
+        assert_eq!(given(&["--cluster", "main"]), ["--cluster is a setting of \"taffrail-broker cluster\""]);
+        assert_eq!(
+            given(&["--mode=cluster", "--manifest=x"]),
+            ["--manifest is a setting of \"taffrail-broker standalone\""]
+        );
     }
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
 use marked_yaml::Node;
 
-use super::{Config, Fault, Source};
+use super::{Alone, ClusterConfig, Config, Fault, Mode, Source};
 
 /// A setting as it is in force, in text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,40 +58,46 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The options as clap shall read them here: any text, so that faults are found later and all together. For the help text
-/// as well, which shows the environment variables.
+/// The options as clap shall read them here: any text or none, so that faults are found later and all together. For the
+/// help text as well, which shows the environment variables.
 pub fn as_text(command: Command) -> Command {
-    command.mut_args(|arg| if is_switch(&arg) { arg } else { arg.value_parser(clap::builder::ValueParser::string()) })
+    let text = clap::builder::ValueParser::string;
+    command.mut_args(|arg| if is_switch(&arg) { arg } else { arg.value_parser(text()).required(false) })
 }
 
 fn is_switch(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
 }
 
-fn definition() -> Command {
-    Config::augment_args(Command::new("taffrail-broker").disable_help_flag(true))
+fn definition(mode: Mode) -> Command {
+    mode.augment(Command::new("taffrail-broker").disable_help_flag(true))
 }
 
 fn variable(name: &str) -> String {
     format!("TAFFRAIL_{}", name.to_uppercase().replace('-', "_"))
 }
 
-/// Puts the layers together. `flags` are matches of a command that went through [`as_text`], `environment` looks a
+/// Puts the layers together, of the settings of `mode`. `flags` are matches of a command that went through [`as_text`], `environment` looks a
 /// variable up (an empty one counts as not set), `file` is the configuration file if one is named.
 pub fn resolve(
+    mode: Mode,
     flags: &ArgMatches,
     environment: impl Fn(&str) -> Option<String>,
     file: Option<&Path>,
 ) -> Result<Effective, Vec<Fault>> {
-    let definition = definition();
-    let (from_file, mut faults) = file.map_or_else(Default::default, |file| read(file, &definition));
+    let definition = definition(mode);
+    let (from_file, mut faults) = file.map_or_else(Default::default, |file| read(file, mode, &definition));
     let settings: Vec<Setting> =
         definition.get_arguments().map(|arg| layered(arg, flags, &environment, &from_file)).collect();
-    faults.extend(settings.iter().filter_map(|setting| fault_of(setting, &definition)));
+    let each = definition.clone().mut_args(|arg| arg.required(false));
+    faults.extend(settings.iter().filter_map(|setting| fault_of(setting, &each)));
+    let required = definition.get_arguments().zip(&settings).filter(|(arg, _)| arg.is_required_set());
+    let missing = required.filter(|(_, setting)| setting.values.is_empty()).map(|(_, setting)| &setting.name);
+    faults.extend(missing.map(|name| Fault::Missing { name: name.clone(), variable: variable(name) }));
     if !faults.is_empty() {
         return Err(faults);
     }
-    let config = parse(&settings, &definition).expect("each value was parsed before");
+    let config = config(mode, &settings, &definition).expect("each value was parsed before");
     let source = |name: &str| settings.iter().find(|s| s.name == name).map_or(Source::Default, |s| s.source.clone());
     let conflicts = config.conflicts(source);
     if conflicts.is_empty() { Ok(Effective { config, settings }) } else { Err(conflicts) }
@@ -117,11 +123,29 @@ fn layered(arg: &Arg, flags: &ArgMatches, environment: &impl Fn(&str) -> Option<
     Setting { name, values: default, source: Source::Default }
 }
 
-fn parse(settings: &[Setting], definition: &Command) -> Result<Config, clap::Error> {
+fn config(mode: Mode, settings: &[Setting], definition: &Command) -> Result<Config, clap::Error> {
+    let matches = parse(settings, definition)?;
+    let config = Config::from_arg_matches(&matches)?;
+    Ok(match mode {
+        Mode::Standalone => Config { manifest: Alone::from_arg_matches(&matches)?.manifest, ..config },
+        Mode::Cluster => Config { cluster: Some(ClusterConfig::from_arg_matches(&matches)?), ..config },
+    })
+}
+
+fn parse(settings: &[Setting], definition: &Command) -> Result<ArgMatches, clap::Error> {
     let flag = |s: &Setting| s.values.iter().map(|v| format!("--{}={v}", s.name)).collect::<Vec<_>>();
     let arguments = settings.iter().flat_map(flag);
-    let matches = definition.clone().no_binary_name(true).try_get_matches_from(arguments)?;
-    Config::from_arg_matches(&matches)
+    definition.clone().no_binary_name(true).try_get_matches_from(arguments)
+}
+
+/// Flags of the other mode that were given.
+pub fn of_other_mode(mode: Mode, flags: &ArgMatches) -> Vec<Fault> {
+    let own = definition(mode);
+    let other = definition(mode.other());
+    let own: Vec<&str> = own.get_arguments().filter_map(Arg::get_long).collect();
+    let foreign = other.get_arguments().filter(|arg| arg.get_long().is_some_and(|name| !own.contains(&name)));
+    let given = foreign.filter(|arg| flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine));
+    given.filter_map(Arg::get_long).map(|name| Fault::OtherMode { name: name.to_owned(), mode: mode.other() }).collect()
 }
 
 fn fault_of(setting: &Setting, definition: &Command) -> Option<Fault> {
@@ -149,7 +173,7 @@ fn explain(error: &clap::Error) -> String {
 }
 
 /// The settings of a file, and all that is wrong with its form.
-fn read(file: &Path, definition: &Command) -> (Vec<Setting>, Vec<Fault>) {
+fn read(file: &Path, mode: Mode, definition: &Command) -> (Vec<Setting>, Vec<Fault>) {
     let fault = |line, message| (Vec::new(), vec![Fault::File { file: file.to_owned(), line, message }]);
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
@@ -160,7 +184,7 @@ fn read(file: &Path, definition: &Command) -> (Vec<Setting>, Vec<Fault>) {
     }
     let options = marked_yaml::LoaderOptions::default().error_on_duplicate_keys(true);
     match marked_yaml::parse_yaml_with_options(0, &text, options) {
-        Ok(Node::Mapping(mapping)) => entries(file, &mapping, definition),
+        Ok(Node::Mapping(mapping)) => entries(file, mode, &mapping, definition),
         Ok(_) => fault(None, "must be a mapping of settings, such as \"data-dir: /var/lib/taffrail\"".to_owned()),
         Err(error) => fault(None, error.to_string()),
     }
@@ -168,6 +192,7 @@ fn read(file: &Path, definition: &Command) -> (Vec<Setting>, Vec<Fault>) {
 
 fn entries(
     file: &Path,
+    mode: Mode,
     mapping: &marked_yaml::types::MarkedMappingNode,
     definition: &Command,
 ) -> (Vec<Setting>, Vec<Fault>) {
@@ -177,7 +202,7 @@ fn entries(
         let line = key.span().start().map_or(1, marked_yaml::Marker::line);
         let name = key.as_str();
         if !names.contains(&name) {
-            faults.push(unknown(file, line, name, &names));
+            faults.push(unknown(file, mode, line, name, &names));
         } else if let Some(values) = scalars(value) {
             settings.push(Setting { name: name.to_owned(), values, source: Source::File(file.to_owned(), line) });
         } else {
@@ -198,10 +223,14 @@ fn scalars(node: &Node) -> Option<Vec<String>> {
     }
 }
 
-fn unknown(file: &Path, line: usize, key: &str, names: &[&str]) -> Fault {
+fn unknown(file: &Path, mode: Mode, line: usize, key: &str, names: &[&str]) -> Fault {
     let same = |name: &&&str| name.replace('-', "") == key.to_lowercase().replace(['-', '_'], "");
+    let other = definition(mode.other());
     let hint = match names.iter().find(same) {
         Some(name) => format!(": did you mean \"{name}\"?"),
+        None if other.get_arguments().any(|arg| arg.get_long() == Some(key)) => {
+            format!(" of \"taffrail-broker {}\": it is one of \"{}\"", mode.name(), mode.other().name())
+        }
         None => format!("; there are {}", names.join(", ")),
     };
     Fault::UnknownKey { file: PathBuf::from(file), line, key: key.to_owned(), hint }

@@ -11,13 +11,62 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use taffrail_crds::duration::Duration;
 
+mod cluster;
 pub mod layers;
 mod values;
 
+pub use cluster::ClusterConfig;
 pub use values::{Level, ListenAddress, LogFormat, Memory};
 
-/// Everything that can be set.
+/// How a broker runs, which decides what can be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Alone: no Kubernetes, no other broker.
+    #[default]
+    Standalone,
+    /// As a broker of a cluster, in Kubernetes.
+    Cluster,
+}
+
+impl Mode {
+    /// The subcommand.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// `command` with all settings of the mode.
+    pub fn augment(self, command: clap::Command) -> clap::Command {
+        let command = Config::augment_args(command);
+        match self {
+            Self::Standalone => Alone::augment_args(command),
+            Self::Cluster => ClusterConfig::augment_args(command),
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Standalone => Self::Cluster,
+            Self::Cluster => Self::Standalone,
+        }
+    }
+}
+
+/// Settings of a broker that is alone.
+#[derive(Args, Clone, Debug)]
+struct Alone {
+    /// File with Topic objects (YAML, as for `kubectl apply`), or directory of such files. They are applied at the start
+    /// and again whenever a file changes. A topic that is no longer in it stays.
+    #[arg(long, value_name = "PATH")]
+    manifest: Option<PathBuf>,
+}
+
+/// Everything that can be set. What only one [`Mode`] has stands behind the rest.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Directory of the data; made when it is not there. One broker at a time can use it.
@@ -33,11 +82,6 @@ pub struct Config {
     /// names of topics and numbers, and the log level can only be changed from this machine.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095", value_parser = values::socket_address)]
     pub admin_listen: SocketAddr,
-
-    /// File with Topic objects (YAML, as for `kubectl apply`), or directory of such files. They are applied at the start
-    /// and again whenever a file changes. A topic that is no longer in it stays.
-    #[arg(long, value_name = "PATH")]
-    pub manifest: Option<PathBuf>,
 
     /// Memory that the broker may take, 256MiB to 1TiB: a number with KiB, MiB, GiB or TiB. Its parts are split by fixed
     /// shares; clients beyond are made to wait.
@@ -67,6 +111,14 @@ pub struct Config {
     /// `info,taffrail_broker::storage=debug`. Can be changed at run time: PUT /log-level at the admin address.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Level,
+
+    /// Topic objects of a broker that is alone.
+    #[arg(skip)]
+    pub manifest: Option<PathBuf>,
+
+    /// Set: a broker of a cluster.
+    #[arg(skip)]
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// Where a value came from.
@@ -107,6 +159,36 @@ pub enum Fault {
         origin: Source,
         /// What it should be.
         message: String,
+    },
+    /// A value that has no default is not there.
+    #[error("{name} is not set: give --{name}, or {variable} in the environment, or {name} in the configuration file")]
+    Missing {
+        /// Name of the setting.
+        name: String,
+        /// Its environment variable.
+        variable: String,
+    },
+    /// A flag of the other mode.
+    #[error("--{name} is a setting of \"taffrail-broker {mode}\"", mode = .mode.name())]
+    OtherMode {
+        /// Name of the setting.
+        name: String,
+        /// Whose it is.
+        mode: Mode,
+    },
+    /// A time that has to be shorter than another.
+    #[error("{origin}: {shorter} \"{value}\": must be shorter than {longer}, which is \"{than}\"")]
+    NotShorter {
+        /// Name of the setting.
+        shorter: &'static str,
+        /// Its value.
+        value: Duration,
+        /// Name of the other.
+        longer: &'static str,
+        /// Its value.
+        than: Duration,
+        /// Where the first was set.
+        origin: Source,
     },
     /// The file has a key that is no setting.
     #[error("{}:{line}: there is no setting \"{key}\"{hint}", file.display())]
@@ -159,6 +241,14 @@ impl Config {
         let mut faults: Vec<Fault> =
             exposed.map(|&address| Fault::Exposed { address, origin: origin("listen") }).collect();
         let mut seen = vec![self.admin_listen];
+        if let Some(cluster) = &self.cluster {
+            faults.extend(cluster.conflicts(&origin));
+            let address = cluster.internal_listen;
+            if address.port() != 0 && seen.contains(&address) {
+                faults.push(Fault::SameAddress { address, origin: origin("internal-listen") });
+            }
+            seen.push(address);
+        }
         for address in self.listen.iter().map(ListenAddress::socket_address) {
             if address.port() != 0 && seen.contains(&address) {
                 faults.push(Fault::SameAddress { address, origin: origin("listen") });

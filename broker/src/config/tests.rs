@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use clap::{Args as _, Command};
+use clap::Command;
 use tempfile::NamedTempFile;
 
 use super::layers::{Effective, as_text, resolve};
 use super::*;
 
 struct Case<'a> {
+    mode: Mode,
     flags: &'a [&'a str],
     environment: &'a [(&'a str, &'a str)],
     file: Option<&'a str>,
@@ -16,7 +17,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn resolve(&self) -> Result<Effective, Vec<String>> {
-        let command = as_text(Config::augment_args(Command::new("t"))).no_binary_name(true);
+        let command = as_text(self.mode.augment(Command::new("t"))).no_binary_name(true);
         let matches = command.try_get_matches_from(self.flags).expect("flags of the case are known");
         let environment: BTreeMap<_, _> = self.environment.iter().copied().collect();
         let file = self.file.map(|text| {
@@ -30,7 +31,7 @@ impl Case<'_> {
             let text = fault.to_string();
             path.as_ref().map_or_else(|| text.clone(), |p| text.replace(&p.display().to_string(), "FILE"))
         };
-        resolve(&matches, lookup, path.as_deref()).map_err(|faults| faults.iter().map(shown).collect())
+        resolve(self.mode, &matches, lookup, path.as_deref()).map_err(|faults| faults.iter().map(shown).collect())
     }
 
     fn setting(&self, name: &str) -> (String, &'static str) {
@@ -46,7 +47,7 @@ impl Case<'_> {
     }
 }
 
-const NOTHING: Case<'_> = Case { flags: &[], environment: &[], file: None };
+const NOTHING: Case<'_> = Case { mode: Mode::Standalone, flags: &[], environment: &[], file: None };
 
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
@@ -56,9 +57,9 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     for (case, expected) in [
         (NOTHING, ("1GiB", "default")),
         (Case { file, ..NOTHING }, ("300MiB", "file")),
-        (Case { file, environment, flags: &[] }, ("400MiB", "environment")),
-        (Case { flags, environment, file }, ("500MiB", "flag")),
-        (Case { file, environment: &[("TAFFRAIL_MEMORY_LIMIT", "")], flags: &[] }, ("300MiB", "file")),
+        (Case { file, environment, ..NOTHING }, ("400MiB", "environment")),
+        (Case { flags, environment, file, ..NOTHING }, ("500MiB", "flag")),
+        (Case { file, environment: &[("TAFFRAIL_MEMORY_LIMIT", "")], ..NOTHING }, ("300MiB", "file")),
     ] {
         let (value, source) = case.setting("memory-limit");
         assert_eq!((value.as_str(), source), expected);
@@ -82,6 +83,7 @@ fn all_faults_are_told_at_once_each_with_its_place() {
     let case = Case {
         flags: &["--memory-limit", "5"],
         environment: &[("TAFFRAIL_LOG_FORMAT", "xml"), ("TAFFRAIL_LISTEN", "kafka://127.0.0.1:1")],
+        mode: Mode::Standalone,
         file: Some("dataDir: x\nnonsense: 1\ndefault-partitions: 0\nlog-level: {}\nadmin-listen: here\n"),
     };
     let faults = case.resolve().unwrap_err();
@@ -177,22 +179,91 @@ fn memory_reads_back_as_it_is_shown() {
     }
 }
 
-fn reference() -> String {
-    let mut out = String::from(
-        "# Configuration of the broker\n\nEach setting can be given as a flag, as an environment variable, or in the YAML file that `--config` \
-         (or `TAFFRAIL_CONFIG`)\nnames, where the keys are the names of the flags without dashes in front. A flag wins over the \
-         environment, that over the file.\nLists are separated by commas in the environment. `taffrail-broker config` shows what \
-         is in force and where each value comes\nfrom.\n\nThis page is made from the program: `UPDATE=1 cargo test --release -p \
-         taffrail-broker config`.\n\n| flag | environment | default | meaning |\n|---|---|---|---|\n",
-    );
-    for arg in Config::augment_args(Command::new("t")).get_arguments() {
+const IN_CLUSTER: Case<'_> = Case {
+    mode: Mode::Cluster,
+    flags: &["--broker-id=2"],
+    environment: &[("TAFFRAIL_ADVERTISE_HOST", "main-2.main-brokers.shop.svc")],
+    file: Some("cluster: main\nnamespace: shop\nrenew-deadline: 3s\n"),
+};
+
+#[test]
+fn a_broker_of_a_cluster_has_settings_of_its_own() {
+    let config = IN_CLUSTER.resolve().unwrap().config;
+    let cluster = config.cluster.unwrap();
+    assert_eq!((cluster.cluster.as_str(), cluster.namespace.as_str(), cluster.broker_id), ("main", "shop", 2));
+    assert_eq!(cluster.advertise_host, "main-2.main-brokers.shop.svc");
+    let times = [cluster.session_timeout, cluster.lease_duration, cluster.renew_deadline, cluster.retry_period];
+    assert_eq!(times.map(|time| time.to_string()), ["6s", "6s", "3s", "1s"]);
+    assert_eq!(cluster.internal_listen.to_string(), "0.0.0.0:9093");
+    assert_eq!(NOTHING.resolve().unwrap().config.cluster, None);
+}
+
+#[test]
+fn what_is_missing_or_wrong_in_a_cluster_is_told_at_once() {
+    let file = "cluster: Main\nnamespace: a.b\nlease-duration: 6\nsession-timeout: 2h\nmanifest: x\n";
+    let faults = Case { flags: &[], environment: &[], file: Some(file), ..IN_CLUSTER }.resolve().unwrap_err();
+    let expected = [
+        "FILE:5: there is no setting \"manifest\" of \"taffrail-broker cluster\": it is one of \"standalone\"",
+        "FILE:1: cluster \"Main\": must be the name of a Cluster",
+        "FILE:2: namespace \"a.b\": cannot be the name of a namespace",
+        "FILE:4: session-timeout \"2h\": must be from 100ms to 1h",
+        "FILE:3: lease-duration \"6\": write a time such as 800ms or 6s",
+        "broker-id is not set: give --broker-id, or TAFFRAIL_BROKER_ID in the environment",
+        "advertise-host is not set",
+    ];
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+    for (fault, expected) in faults.iter().zip(expected) {
+        assert!(fault.starts_with(expected), "{fault}\nshould begin with\n{expected}");
+    }
+}
+
+#[test]
+fn values_of_a_cluster_fit_each_other() {
+    let flags = &["--broker-id=0", "--retry-period=4s", "--renew-deadline=4s", "--lease-duration=4s"];
+    let faults = Case { flags, ..IN_CLUSTER }.resolve().unwrap_err();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].contains("retry-period \"4s\": must be shorter than renew-deadline"), "{faults:?}");
+    let flags = &["--broker-id=0", "--internal-listen=127.0.0.1:9095"];
+    assert!(Case { flags, ..IN_CLUSTER }.resolve().unwrap_err()[0].contains("given twice"));
+}
+
+#[test]
+fn settings_of_one_mode_are_not_taken_for_the_other() {
+    for (mode, key) in [(Mode::Standalone, "cluster"), (Mode::Cluster, "manifest")] {
+        let command = || as_text(mode.augment(Command::new("t"))).no_binary_name(true);
+        assert!(command().try_get_matches_from([format!("--{key}=x")]).is_err());
+        let faults = Case { mode, file: Some(&format!("{key}: x\n")), ..NOTHING }.resolve().unwrap_err();
+        assert!(faults[0].contains(mode.other().name()), "{faults:?}");
+    }
+}
+
+fn rows(mode: Mode, but: &[String]) -> String {
+    let mut out = String::from("| flag | environment | default | meaning |\n|---|---|---|---|\n");
+    for arg in mode.augment(Command::new("t")).get_arguments() {
         let flag = arg.get_long().unwrap();
         let variable = format!("TAFFRAIL_{}", flag.to_uppercase().replace('-', "_"));
         let default =
             arg.get_default_values().first().map(|v| format!("`{}`", v.to_string_lossy())).unwrap_or_default();
-        writeln!(out, "| `--{flag}` | `{variable}` | {default} | {}. |", arg.get_help().unwrap()).unwrap();
+        if !but.contains(&flag.to_owned()) {
+            writeln!(out, "| `--{flag}` | `{variable}` | {default} | {}. |", arg.get_help().unwrap()).unwrap();
+        }
     }
     out
+}
+
+fn reference() -> String {
+    let alone = Mode::Standalone.augment(Command::new("t"));
+    let alone: Vec<String> = alone.get_arguments().filter_map(|arg| Some(arg.get_long()?.to_owned())).collect();
+    format!(
+        "# Configuration of the broker\n\nEach setting can be given as a flag, as an environment variable, or in the YAML file that `--config` \
+         (or `TAFFRAIL_CONFIG`)\nnames, where the keys are the names of the flags without dashes in front. A flag wins over the \
+         environment, that over the file.\nLists are separated by commas in the environment. `taffrail-broker config` shows what \
+         is in force and where each value comes\nfrom.\n\nThis page is made from the program: `UPDATE=1 cargo test --release -p \
+         taffrail-broker config`.\n\n{}\n## In a cluster\n\n`taffrail-broker cluster` has all of these but `--manifest`, and those below; `taffrail-broker \
+         config --mode cluster` shows them.\n\n{}",
+        rows(Mode::Standalone, &[]),
+        rows(Mode::Cluster, &alone)
+    )
 }
 
 #[test]

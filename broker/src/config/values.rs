@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use taffrail_crds::duration::Duration;
+use taffrail_crds::name::{is_namespace_name, is_object_name};
 use tracing_subscriber::EnvFilter;
 
 /// Where clients are served: `grpc://HOST:PORT`. Displays as it is parsed.
@@ -45,6 +47,33 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     }
     text.parse()
         .map_err(|_| "write HOST:PORT with an IP address or localhost, such as 127.0.0.1:9094 or [::1]:9094".into())
+}
+
+/// Most characters of a Cluster's name.
+const CLUSTER_NAME: usize = 40;
+
+/// The name of a Cluster.
+pub(super) fn cluster_name(text: &str) -> Result<String, String> {
+    let good = text.len() <= CLUSTER_NAME && is_namespace_name(text);
+    good.then(|| text.to_owned()).ok_or_else(|| "must be the name of a Cluster: a-z, 0-9 and -, at most 40".to_owned())
+}
+
+/// The name of a namespace.
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    is_namespace_name(text).then(|| text.to_owned()).ok_or_else(|| "cannot be the name of a namespace".to_owned())
+}
+
+/// A name or an IP address, without a port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let good = is_object_name(&text.to_lowercase()) || text.parse::<std::net::IpAddr>().is_ok();
+    good.then(|| text.to_owned()).ok_or_else(|| "must be a host name or an IP address, without a port".to_owned())
+}
+
+/// From 100ms to 1h.
+pub(super) fn short_time(text: &str) -> Result<Duration, String> {
+    let time: Duration = text.parse().map_err(|_| "write a time such as 800ms or 6s")?;
+    let good = (100..=3_600_000).contains(&time.as_millis());
+    if good { Ok(time) } else { Err("must be from 100ms to 1h".to_owned()) }
 }
 
 /// Bytes of memory.

@@ -1,4 +1,4 @@
-//! `taffrail-broker standalone`: runtime, allocator and log around the broker, and what a failure exits with.
+//! A running broker: runtime, allocator and log around it, and what a failure exits with.
 
 use std::time::Instant;
 
