@@ -34,7 +34,7 @@ use crate::service;
 use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
-use crate::topics::{LookupError, Topic, Topics};
+use crate::topics::{LookupError, Topics};
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -339,8 +339,8 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
         let image = topics.full_image();
         // Those of internal topics are shown as what they are for.
         let topics = || image.topics().filter(|topic| !topic.internal);
-        let local = |topic: &'_ Arc<Topic>| topic.partitions.iter().filter(|p| p.is_local()).cloned().collect::<Vec<_>>();
-        let partitions = topics().flat_map(|topic| local(topic).map(move |p| (&topic.name, p)));
+        let partitions = topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
+        let local: Vec<_> = partitions.filter(|(_, partition)| partition.is_local()).collect();
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();
             PartitionSample {
@@ -352,8 +352,8 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
                 size_bytes: partition.size_bytes(),
             }
         };
-        let total = topics().map(|topic| local(topic).count()).sum();
-        (partitions.take(max).map(sample).collect(), total)
+        let total = local.len();
+        (local.into_iter().take(max).map(sample).collect(), total)
     }));
 }
 

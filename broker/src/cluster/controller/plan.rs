@@ -165,6 +165,10 @@ fn overdue(facts: &Facts<'_>) -> Vec<Uuid> {
     for (key, slice) in &facts.slices {
         *topics.entry(key.0).or_insert(true) &= is_due(slice);
     }
+    // One that comes back in this very round is not due any more.
+    for wanted in facts.topics.iter().filter(|wanted| wanted.tombstone.is_none()) {
+        topics.remove(&wanted.id);
+    }
     topics.into_iter().filter(|(_, due)| *due).map(|(topic, _)| topic).collect()
 }
 

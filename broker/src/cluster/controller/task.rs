@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -218,14 +219,7 @@ impl Task {
             PartitionSliceSpec { controller_epoch: term.epoch, operation_id, ..slice }
         });
         let stamped: Vec<_> = stamped.collect();
-        let writes = stamped.iter().map(|slice| async move {
-            let mut written = Written::new();
-            let result = match image.slices.get(&(slice.topic_id.0, slice.first_index)) {
-                Some(stored) => replace(store, &stored.object, slice, &mut written).await,
-                None => create(store, slice, &mut written).await,
-            };
-            (written, result)
-        });
+        let writes: Vec<_> = stamped.iter().map(|slice| write_slice(store, image, slice)).collect();
         let mut results = stream::iter(writes).buffer_unordered(WRITES);
         let mut outcome = Ok(());
         // One that is refused does not hold up the others.
@@ -294,6 +288,21 @@ async fn replace<T: serde::Serialize>(
     store.replace(&next).await?;
     written.push((object.kind, object.name.clone(), Some(object.resource_version.clone())));
     Ok(())
+}
+
+fn write_slice<'a>(
+    store: &'a dyn MetadataStore,
+    image: &'a Image,
+    slice: &'a PartitionSliceSpec,
+) -> BoxFuture<'a, (Written, Result<(), MetadataError>)> {
+    Box::pin(async move {
+        let mut written = Written::new();
+        let result = match image.slices.get(&(slice.topic_id.0, slice.first_index)) {
+            Some(stored) => replace(store, &stored.object, slice, &mut written).await,
+            None => create(store, slice, &mut written).await,
+        };
+        (written, result)
+    })
 }
 
 async fn create(

@@ -88,7 +88,8 @@ impl Serving {
             indexes.is_some_and(|indexes| indexes.range(key.1..end).next().is_some())
         });
         let names: Vec<_> = slices.map(|(_, slice)| slice.object.name.clone()).collect();
-        let mut reads = stream::iter(names.iter().map(|name| self.store.get(Kind::PartitionSlice, name))).buffered(READS);
+        let reads: Vec<_> = names.iter().map(|name| self.store.get(Kind::PartitionSlice, name)).collect();
+        let mut reads = stream::iter(reads).buffered(READS);
         let mut confirmed = BTreeSet::new();
         while let Some(read) = reads.next().await {
             let slice: Option<PartitionSliceSpec> = read?.and_then(|object| spec_of(&object));

@@ -11,7 +11,7 @@ mod desired;
 mod kept;
 mod lead;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -42,7 +42,7 @@ pub struct Serving {
     peers: Arc<Peers>,
     me: Session,
     kept: Arc<Mutex<Kept>>,
-    faults: Arc<Mutex<Faults>>,
+    faults: Faults,
     served: BTreeMap<Uuid, Served>,
 }
 
@@ -87,12 +87,12 @@ impl Serving {
     pub fn new(parts: Parts) -> Result<Self, StorageError> {
         let Parts { context, storage, store, topics, peers, me } = parts;
         let kept = Arc::new(Mutex::new(Kept::open(storage.meta())?));
-        let faults = Arc::default();
+        let faults = Faults::new();
         Ok(Self { context, storage, store, topics, peers, me, kept, faults, served: BTreeMap::new() })
     }
 
-    /// What it cannot serve, kept up to date.
-    pub fn faults(&self) -> Arc<Mutex<Faults>> {
+    /// What it cannot serve.
+    pub fn faults(&self) -> Faults {
         self.faults.clone()
     }
 
@@ -120,6 +120,13 @@ impl Serving {
         outcome
     }
 
+    /// Partitions that it was elected for without proof, and whose log it has found and serves.
+    pub fn recovered(&self) -> BTreeSet<(Uuid, i32)> {
+        let slots = self.served.iter().flat_map(|(topic, served)| served.slots.iter().map(|slot| (*topic, slot)));
+        let found = slots.filter(|(_, slot)| slot.place.state.recovering && slot.partition.is_local());
+        found.map(|(topic, slot)| (topic, slot.place.state.index)).collect()
+    }
+
     /// Ends serving. Names stay known: clients shall not think the topics gone.
     pub async fn stop(&mut self) {
         for served in std::mem::take(&mut self.served).into_values() {
@@ -137,7 +144,7 @@ impl Serving {
     }
 
     /// What is to be served, with what is known to be impossible taken out and reported.
-    async fn desired(&self, image: &Image) -> BTreeMap<Uuid, Desired> {
+    async fn desired(&mut self, image: &Image) -> BTreeMap<Uuid, Desired> {
         let mut wanted = desired(image, self.me);
         let storage = self.storage.clone();
         let logs = blocking_ok(move || storage.logs()).await;
@@ -159,7 +166,7 @@ impl Serving {
                 }
             }
         }
-        *self.faults.lock() = faults;
+        self.faults = faults;
         wanted
     }
 

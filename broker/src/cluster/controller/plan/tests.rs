@@ -172,4 +172,6 @@ fn a_deleted_topic_is_purged_when_its_time_has_come_and_not_before() {
     assert!(world.plan().purge.is_empty());
     world.now = 103;
     assert_eq!(world.plan().purge, [wanted(2).id]);
+    world.topics = vec![wanted(2)];
+    assert!(world.plan().purge.is_empty(), "it was adopted in the last moment");
 }

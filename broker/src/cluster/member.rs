@@ -1,0 +1,208 @@
+//! A broker's life in a cluster: from what it finds of the cluster to what it serves of it, and back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use taffrail_crds::BrokerSpec;
+use taffrail_proto::internal::v1::controller_server::ControllerServer;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+use super::controller::liveness::{Beat, Liveness};
+use super::controller::task;
+use super::heartbeat::{self, Links, Purger};
+use super::image::{Identity, Image};
+use super::purge::OwnData;
+use super::serving::{self, Outcome, Serving};
+use crate::brokers::{self, Brokers, Registered};
+use crate::context::Context;
+use crate::election::Leadership;
+use crate::metadata::MetadataStore;
+use crate::peers::Peers;
+use crate::storage::{Storage, StorageError};
+use crate::topics::Topics;
+
+/// When what could not be served is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a member stands on.
+pub struct Parts {
+    /// Clock and randomness.
+    pub context: Context,
+    /// Which cluster.
+    pub identity: Identity,
+    /// Its objects.
+    pub store: Arc<dyn MetadataStore>,
+    /// The same, as followed; complete.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// Whether this broker acts as controller.
+    pub leadership: watch::Receiver<Leadership>,
+    /// How long a broker may be silent.
+    pub session_timeout: Duration,
+    /// The logs.
+    pub storage: Arc<dyn Storage>,
+    /// Where what is served is published.
+    pub topics: Arc<Topics>,
+    /// The registry of brokers, of this cluster.
+    pub brokers: Arc<Brokers>,
+    /// Where others lead.
+    pub peers: Arc<Peers>,
+    /// This broker as it is registered.
+    pub me: Session,
+}
+
+/// A broker that takes part.
+pub struct Member {
+    own: watch::Sender<Beat>,
+    stop: CancellationToken,
+    serving: JoinHandle<Serving>,
+    jobs: Vec<JoinHandle<()>>,
+}
+
+impl Member {
+    /// Takes part: is heard, serves what it is given, acts as controller when elected. Answers also what serves the internal
+    /// calls of others. Blocks for a moment.
+    pub fn join(parts: Parts) -> Result<(Self, ControllerServer<heartbeat::Service>), StorageError> {
+        let Parts { context, identity, store, image, leadership, session_timeout, storage, topics, brokers, peers, me } =
+            parts;
+        let stop = CancellationToken::new();
+        let liveness = Arc::new(Mutex::new(Liveness::new(session_timeout)));
+        let (own, told) = watch::channel(Beat { incarnation: me.incarnation, ..Beat::default() });
+        let links = Links::new(brokers.clone(), session_timeout / 2);
+        brokers.publish(registry(&image.borrow()));
+        let serving = Serving::new(serving::Parts {
+            context: context.clone(),
+            storage: storage.clone(),
+            store: store.clone(),
+            topics,
+            peers,
+            me,
+        })?;
+        let own_data = OwnData {
+            context: context.clone(),
+            storage,
+            kept: serving.kept(),
+            store: store.clone(),
+            image: image.clone(),
+        };
+        let own_data: Arc<dyn Purger> = Arc::new(own_data);
+        let acting = leadership.clone();
+        let service = heartbeat::Service {
+            me: me.broker,
+            context: context.clone(),
+            liveness: liveness.clone(),
+            brokers: brokers.clone(),
+            acting: Arc::new(move || matches!(*acting.borrow(), Leadership::Acting { .. })),
+            purge: own_data.clone(),
+        };
+        let interval = session_timeout / heartbeat::INTERVAL;
+        let purger = Arc::new(Everyone { me: me.broker, own: own_data, others: links.clone() });
+        let telling =
+            heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
+        let control =
+            task::Parts { context, identity, store, image: image.clone(), leadership, liveness, purger };
+        let jobs = vec![
+            tokio::spawn(telling),
+            tokio::spawn(task::run(control, stop.clone())),
+            tokio::spawn(follow_brokers(image.clone(), brokers, stop.clone())),
+        ];
+        let serving = tokio::spawn(follow_image(serving, image, own.clone(), stop.clone()));
+        Ok((Self { own, stop, serving, jobs }, ControllerServer::new(service)))
+    }
+
+    /// Tells the others that this broker is about to stop.
+    pub fn announce_stop(&self) {
+        self.own.send_modify(|beat| beat.stopping = true);
+    }
+
+    /// Ends serving and is not heard any more.
+    pub async fn leave(self) {
+        self.stop.cancel();
+        match self.serving.await {
+            Ok(mut serving) => serving.stop().await,
+            Err(error) => tracing::error!(%error, "what serves the cluster's partitions ended badly"),
+        }
+        for job in self.jobs {
+            if let Err(error) = job.await {
+                tracing::error!(%error, "a part of the cluster's member ended badly");
+            }
+        }
+    }
+}
+
+/// Serves what each image says.
+async fn follow_image(
+    mut serving: Serving,
+    mut image: watch::Receiver<Arc<Image>>,
+    own: watch::Sender<Beat>,
+    stop: CancellationToken,
+) -> Serving {
+    loop {
+        let newest = image.borrow_and_update().clone();
+        let outcome = serving.follow(&newest).await;
+        let (faults, recovered) = (serving.faults(), serving.recovered());
+        own.send_if_modified(|beat| {
+            let changed = beat.faults != faults || beat.recovered != recovered;
+            (beat.faults, beat.recovered) = (faults, recovered);
+            changed
+        });
+        tokio::select! {
+            changed = image.changed() => if changed.is_err() { return serving },
+            () = tokio::time::sleep(TRY_AGAIN), if outcome == Outcome::TryAgain => {}
+            () = stop.cancelled() => return serving,
+        }
+    }
+}
+
+async fn follow_brokers(mut image: watch::Receiver<Arc<Image>>, brokers: Arc<Brokers>, stop: CancellationToken) {
+    loop {
+        brokers.publish(registry(&image.borrow_and_update()));
+        tokio::select! {
+            changed = image.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The registrations as the rest of the broker reads them.
+fn registry(image: &Image) -> brokers::Image {
+    let registered = |spec: &BrokerSpec| {
+        let endpoints = spec.endpoints.iter().map(|at| (at.listener.clone(), format!("{}:{}", at.host, at.port)));
+        Registered {
+            id: spec.id,
+            incarnation: spec.incarnation,
+            fenced: spec.fenced,
+            zone: spec.zone.clone(),
+            endpoints: endpoints.collect(),
+            version: spec.version.clone(),
+        }
+    };
+    let brokers: BTreeMap<_, _> = image.brokers.iter().map(|(id, stored)| (*id, registered(&stored.spec))).collect();
+    brokers::Image { brokers }
+}
+
+/// Purges here or elsewhere.
+struct Everyone {
+    me: i32,
+    own: Arc<dyn Purger>,
+    others: Links,
+}
+
+impl Purger for Everyone {
+    fn purge(
+        &self,
+        broker: i32,
+        topic: uuid::Uuid,
+        controller_epoch: i32,
+    ) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        if broker == self.me {
+            self.own.purge(broker, topic, controller_epoch)
+        } else {
+            self.others.purge(broker, topic, controller_epoch)
+        }
+    }
+}
