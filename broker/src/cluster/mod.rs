@@ -25,3 +25,6 @@ pub struct Session {
     /// Its incarnation.
     pub incarnation: i64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::elect::settle;
 use super::liveness::{Fencing, Liveness};
-use super::members::Members;
+use super::members::{Members, can_take};
 use super::place::Load;
 use super::slices::{Unplaced, Wanted, slices};
 use crate::coordinator::groups;
@@ -22,10 +22,16 @@ use crate::coordinator::groups;
 /// Slices by topic and first index.
 pub type Slices<'a> = BTreeMap<(Uuid, i32), &'a PartitionSliceSpec>;
 
+/// How long after it began to act a controller waits for all brokers before it places partitions on those that are there:
+/// a cluster and its topics are often made together, and the first broker shall not get everything.
+const PLACEMENT_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a plan is made of.
 pub struct Facts<'a> {
     /// Name of the cluster.
     pub cluster: &'a str,
+    /// How many brokers there shall be.
+    pub replicas: i32,
     /// What the cluster remembers.
     pub state: &'a ClusterStateSpec,
     /// The registered brokers.
@@ -108,6 +114,10 @@ fn place_all(
     members: &Members,
     changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
 ) -> Vec<(String, Unplaced)> {
+    let able = members.values().filter(|member| can_take(member)).count();
+    let patient = facts.now.saturating_sub(facts.acting) < PLACEMENT_PATIENCE;
+    let nobody = Members::new();
+    let members = if patient && able < facts.replicas.max(0) as usize { &nobody } else { members };
     let mut load = Load::default();
     let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
     partitions.for_each(|partition| load.add(&partition.replicas));

@@ -42,8 +42,8 @@ pub enum Unplaced {
         /// Of the slice.
         first_index: i32,
     },
-    /// There are not enough brokers.
-    #[error("no broker can take a partition: wait for brokers to become ready")]
+    /// There are not enough brokers, or not all that there shall be yet: those that come later would stay empty.
+    #[error("not enough brokers can take a partition: wait for brokers to become ready")]
     NoBroker,
 }
 
@@ -65,7 +65,9 @@ pub fn slices(
         };
         return Ok(present.values().filter(|slice| slice.tombstone.is_none()).map(marked).collect());
     }
-    let mut changed = Vec::new();
+    let (mut changed, mut of_topic) = (Vec::new(), Load::default());
+    let placed = present.values().flat_map(|slice| &slice.partitions);
+    placed.for_each(|partition| of_topic.add(&partition.replicas));
     for first_index in (0..wanted.partitions).step_by(PARTITIONS_PER_SLICE as usize) {
         let (before, mut slice) = match present.get(&first_index) {
             Some(slice) => (Some(*slice), (*slice).clone()),
@@ -77,7 +79,7 @@ pub fn slices(
         slice.tombstone = None;
         let count = (wanted.partitions - first_index).min(PARTITIONS_PER_SLICE);
         for offset in slice.partitions.len() as i32..count {
-            slice.partitions.push(new_partition(first_index + offset, wanted, members, load)?);
+            slice.partitions.push(new_partition(first_index + offset, wanted, members, &mut of_topic, load)?);
         }
         if before != Some(&slice) {
             changed.push(slice);

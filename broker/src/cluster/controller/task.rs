@@ -139,6 +139,7 @@ impl Task {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(context.wall_millis().max(0) as u64);
         plan(&Facts {
             cluster: &self.parts.identity.cluster,
+            replicas: image.cluster.as_ref().map_or(1, |cluster| cluster.spec.spec.replicas),
             state,
             brokers: image.brokers.values().map(|stored| &stored.spec).collect(),
             slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),

@@ -43,20 +43,16 @@ pub enum Role {
     Offline(String),
 }
 
-/// All topics that can be served, by id.
+/// All topics by id, also those whose slices are not there.
 pub fn desired(image: &Image, me: Session) -> BTreeMap<Uuid, Desired> {
     let of_users = image.accepted().filter(|(_, topic)| !is_deleting(topic));
     let of_users = of_users.map(|(id, topic)| (id, topic.topic_name(), topic.spec.config.clone()));
     let state = image.state.iter().flat_map(|state| &state.spec.internal_topics);
     let internal = state.map(|topic| (topic.topic_id.0, topic.name.clone(), internal_config()));
-    let mut topics = BTreeMap::new();
-    for (id, name, config) in of_users.chain(internal) {
-        let partitions = places(image, id, me);
-        if !partitions.is_empty() {
-            topics.insert(id, Desired { name: name.into(), config, partitions });
-        }
-    }
-    topics
+    let desired = |(id, name, config): (Uuid, String, _)| {
+        (id, Desired { name: name.into(), config, partitions: places(image, id, me) })
+    };
+    of_users.chain(internal).map(desired).collect()
 }
 
 /// Checkpoints bound internal topics: nothing else may take their records away.
