@@ -324,14 +324,17 @@ fn advice(config: &Config, error: &StorageError) -> String {
     )
 }
 
+fn led_here(topic: &Topic) -> impl Iterator<Item = &Partition> {
+    topic.partitions.iter().filter(|partition| partition.is_local())
+}
+
 fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
     let topics = topics.clone();
     metrics.observe_partitions(Box::new(move |max| {
         let image = topics.full_image();
         // Those of internal topics are shown as what they are for.
         let topics = || image.topics().filter(|topic| !topic.internal);
-        let local = |topic: &Arc<Topic>| topic.partitions.iter().filter(|p| p.is_local());
-        let partitions = topics().flat_map(|topic| local(topic).map(move |p| (&topic.name, p)));
+        let partitions = topics().flat_map(|topic| led_here(topic).map(move |p| (&topic.name, p)));
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();
             PartitionSample {
@@ -343,7 +346,7 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
                 size_bytes: partition.size_bytes(),
             }
         };
-        let total = topics().map(|topic| local(topic).count()).sum();
+        let total = topics().map(|topic| led_here(topic).count()).sum();
         (partitions.take(max).map(sample).collect(), total)
     }));
 }

@@ -51,7 +51,7 @@ async fn e7_d7_a_reader_ahead_of_what_survived_is_told_where_the_log_was_cut() {
     bench.append(10).await;
     bench.partition.stop().await;
     // A start after a power loss finds less than was acknowledged.
-    bench.partition.log().truncate(0).await.unwrap().unwrap();
+    bench.partition.log().unwrap().truncate(0).await.unwrap().unwrap();
     bench.reopen(true).await;
     bench.append(20).await;
     let reader = ReadRequest { last_epoch: Some(0), ..from(10) };
@@ -79,7 +79,7 @@ async fn a_damaged_batch_is_an_error_for_its_offsets_only() {
     let bench = bench().await;
     bench.append(10).await;
     bench.append(10).await;
-    assert!(bench.disk.damage(bench.partition.log().id(), 3));
+    assert!(bench.disk.damage(bench.partition.log().unwrap().id(), 3));
     let error = bench.partition.read(from(0)).await.unwrap_err();
     assert!(matches!(error, FetchError::Corrupt { first: 0, last: 9, .. }), "{error}");
     assert_eq!(bench.partition.read(from(10)).await.unwrap().batches.len(), 1);
@@ -105,7 +105,7 @@ async fn a_partition_that_is_not_served_any_more_says_so() {
     let bench = bench().await;
     bench.partition.stop().await;
     assert!(matches!(bench.partition.read(from(0)).await, Err(FetchError::Closed)));
-    assert!(matches!(bench.partition.end_of_epoch(0), Err(FetchError::Closed)));
+    assert!(matches!(bench.partition.end_of_epoch(0).await, Err(FetchError::Closed)));
 }
 
 fn history(entries: &[(i32, i64)]) -> LeaderEpochs {
