@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::controller::Controller;
 use crate::coordinator::groups::Groups;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::storage::Storage;
 use crate::topics::Topics;
@@ -57,6 +58,8 @@ pub struct Broker {
     pub context: Context,
     /// This broker and the others.
     pub brokers: Arc<Brokers>,
+    /// The ways to the others.
+    pub peers: Arc<Peers>,
     /// The topics that are served.
     pub topics: Arc<Topics>,
     /// Changes topics.
