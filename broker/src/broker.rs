@@ -25,6 +25,7 @@ use crate::metadata::embedded::EmbeddedStore;
 use crate::metrics::{Metrics, PartitionSample};
 use crate::open_files;
 use crate::partition::Partition;
+use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::readiness::{Phase, Readiness};
 use crate::retention::Retention;
@@ -34,7 +35,7 @@ use crate::service;
 use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
-use crate::topics::{LookupError, Topics};
+use crate::topics::{Topic, Topics};
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -71,9 +72,6 @@ pub enum BrokerError {
     /// The topics cannot be served.
     #[error("cannot serve the topics: {0}")]
     Topics(#[from] TopicError),
-    /// The internal topic of consumer groups is not served; the log says why.
-    #[error("consumer groups cannot be served: {0}")]
-    Groups(LookupError),
     /// The manifest is wrong.
     #[error("{}", Lines(.0))]
     Manifest(Vec<ManifestFault>),
@@ -212,9 +210,11 @@ impl Process {
                 return Err(error);
             }
         };
+        let brokers = Brokers::alone(storage.identity().storage.to_string());
         let broker = Arc::new(service::Broker {
             context,
-            brokers: Brokers::alone(storage.identity().storage.to_string()),
+            peers: Peers::new(brokers.clone(), self.config.memory_limit.bytes() as usize),
+            brokers,
             storage: storage.clone(),
             topics,
             groups: groups.clone(),
@@ -241,12 +241,12 @@ impl Process {
     ) -> Result<Arc<Groups>, BrokerError> {
         self.subjects.readiness.set(Phase::Starting("loading consumer groups"));
         controller.ensure_internal(groups::topic()).await?;
-        let groups = Groups::start(context, topics, Limits::default()).map_err(BrokerError::Groups)?;
+        let groups = Groups::start(context, topics, Limits::default());
         let missing = groups.loaded(GROUPS_PATIENCE).await;
         if missing > 0 {
             tracing::warn!(shards = missing, "some consumer groups are not served yet");
         }
-        Ok(Arc::new(groups))
+        Ok(groups)
     }
 
     /// `alone`: the controller of a broker without a cluster, which has the topics of its manifest.
@@ -333,14 +333,17 @@ fn advice(config: &Config, error: &StorageError) -> String {
     )
 }
 
+fn led_here(topic: &Topic) -> impl Iterator<Item = &Partition> {
+    topic.partitions.iter().filter(|partition| partition.is_local())
+}
+
 fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
     let topics = topics.clone();
     metrics.observe_partitions(Box::new(move |max| {
         let image = topics.full_image();
         // Those of internal topics are shown as what they are for.
         let topics = || image.topics().filter(|topic| !topic.internal);
-        let partitions = topics().flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)));
-        let local: Vec<_> = partitions.filter(|(_, partition)| partition.is_local()).collect();
+        let partitions = topics().flat_map(|topic| led_here(topic).map(move |p| (&topic.name, p)));
         let sample = |(topic, partition): (&Arc<str>, &Partition)| {
             let snapshot = partition.snapshot();
             PartitionSample {
@@ -352,8 +355,8 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
                 size_bytes: partition.size_bytes(),
             }
         };
-        let total = local.len();
-        (local.into_iter().take(max).map(sample).collect(), total)
+        let total = topics().map(|topic| led_here(topic).count()).sum();
+        (partitions.take(max).map(sample).collect(), total)
     }));
 }
 

@@ -78,6 +78,31 @@ pub struct Caller {
     pub address: SocketAddr,
 }
 
+/// Header by which a broker says for whom it asks another one.
+pub const FORWARDED_FOR: &str = "taffrail-forwarded-for";
+
+impl Caller {
+    /// As a broker tells another one.
+    pub fn to_text(&self) -> String {
+        let role = match self.principal {
+            Principal::Anonymous => "anonymous",
+            Principal::Bearer(role) => role.name(),
+        };
+        format!("{role} {}", self.address)
+    }
+
+    /// The other way. Nobody, if it is not understood.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (role, address) = text.split_once(' ')?;
+        let address = address.parse().ok()?;
+        let principal = match role {
+            "anonymous" => Principal::Anonymous,
+            role => Principal::Bearer(Role::NAMES.iter().find(|(name, _)| *name == role)?.1),
+        };
+        Some(Self { principal, address })
+    }
+}
+
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

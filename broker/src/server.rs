@@ -21,8 +21,10 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use self::connection::Protocol;
 use self::connections::{Connections, Stage};
 use crate::allocator::Decay;
+use crate::brokers::INTERNAL;
 use crate::memory::{Budget, Shares};
 use crate::metrics::{Metrics, resident_bytes};
 use crate::security::Authenticator;
@@ -132,6 +134,7 @@ impl Server {
 
 /// What all connections have in common.
 struct Shared {
+    protocol: Protocol,
     routes: Routes,
     options: Options,
     drain: Drain,
@@ -146,38 +149,82 @@ struct Shared {
 /// Listens and serves until `shutdown`, and then drains: readiness ends, streams are told, the rest ends by itself or after
 /// the drain timeout.
 pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: CancellationToken) -> Result<Server, ServeError> {
-    let listen = |listener: &Listener| Ok((listen(listener.address)?, Arc::new(listener.clone())));
-    let listeners = options.listen.iter().map(listen).collect::<Result<Vec<_>, ServeError>>()?;
-    let addresses = listeners.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
+    let routes = service::routes(&broker, options.advertise.as_deref())?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("ready", ServingStatus::Serving).await;
+    let (shared, listening) = begin(Protocol::CLIENTS, options, routes.add_service(health), &broker.metrics)?;
+    let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
+    let before = async move {
+        keeping.abort();
+        reporter.set_service_status("ready", ServingStatus::NotServing).await;
+    };
+    Ok(run(shared, listening, shutdown, before))
+}
+
+/// As [`serve`], for other brokers, at one address: they are trusted to say for whom they ask. The memory limit is that of
+/// the broker; what they may occupy is half as much as clients may, and apart from it, so that brokers that forward to each
+/// other never wait for each other's memory.
+pub fn serve_internal(
+    address: SocketAddr,
+    routes: Routes,
+    options: Options,
+    metrics: &Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Result<Server, ServeError> {
+    let listener = Listener { name: Arc::from(INTERNAL), address, exposed: false };
+    let memory_limit = options.memory_limit / 2;
+    let options = Options { listen: vec![listener], memory_limit, ..options };
+    let (shared, listening) = begin(Protocol::BROKERS, options, routes, metrics)?;
+    Ok(run(shared, listening, shutdown, std::future::ready(())))
+}
+
+type Listening = Vec<(TcpListener, Arc<Listener>)>;
+
+fn begin(
+    protocol: Protocol,
+    options: Options,
+    routes: Routes,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<Shared>, Listening), ServeError> {
+    let listen = |listener: &Listener| Ok((listen(listener.address)?, Arc::new(listener.clone())));
+    let listeners = options.listen.iter().map(listen).collect::<Result<Vec<_>, ServeError>>()?;
     let shares = Shares::of_limit(options.memory_limit);
     let shared = Arc::new(Shared {
-        routes: service::routes(&broker, options.advertise.as_deref())?.add_service(health).prepare(),
+        protocol,
+        routes: routes.prepare(),
         options,
         drain: Drain::default(),
         requests: Budget::new(shares.requests),
         responses: Budget::new(shares.responses),
-        windows: connection::Windows::new(shares.windows),
+        windows: connection::Windows::new(shares.windows, protocol),
         open: Connections::new(),
-        metrics: Arc::clone(&broker.metrics),
+        metrics: Arc::clone(metrics),
         connections: TaskTracker::new(),
     });
-    let accepting: Vec<_> = listeners
+    Ok((shared, listeners))
+}
+
+/// Accepts until `shutdown`; then does what comes `before`, and drains.
+fn run(
+    shared: Arc<Shared>,
+    listening: Listening,
+    shutdown: CancellationToken,
+    before: impl Future<Output = ()> + Send + 'static,
+) -> Server {
+    let addresses = listening.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
+    let accepting: Vec<_> = listening
         .into_iter()
         .map(|(socket, listener)| tokio::spawn(accept(socket, listener, shared.clone())))
         .collect();
-    let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
     let sweeping = tokio::spawn(watch_memory(shared.clone()));
     let stopped = tokio::spawn(async move {
         shutdown.cancelled().await;
-        keeping.abort();
-        reporter.set_service_status("ready", ServingStatus::NotServing).await;
+        before.await;
         accepting.iter().for_each(JoinHandle::abort);
         drain(&shared).await;
         sweeping.abort();
     });
-    Ok(Server { addresses, stopped })
+    Server { addresses, stopped }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -237,11 +284,15 @@ async fn watch_memory(shared: Arc<Shared>) {
     let mut decay = Decay::new(shared.options.memory_limit as u64);
     loop {
         tokio::time::sleep(connections::SWEEP_INTERVAL).await;
-        if let Err(error) = decay.follow(resident_bytes()) {
+        if shared.protocol.is_for_clients() {
+            shared.metrics.produce_in_flight_bytes.set(shared.requests.used() as i64);
+            shared.metrics.fetch_in_flight_bytes.set(shared.responses.used() as i64);
+        }
+        if shared.protocol.is_for_clients()
+            && let Err(error) = decay.follow(resident_bytes())
+        {
             tracing::warn!(%error, "the allocator's settings could not be changed");
         }
-        shared.metrics.produce_in_flight_bytes.set(shared.requests.used() as i64);
-        shared.metrics.fetch_in_flight_bytes.set(shared.responses.used() as i64);
         let ended = shared.open.sweep(&shared.responses);
         if ended > 0 {
             tracing::warn!(ended, "ended connections that held answers unread while memory was short");

@@ -86,6 +86,11 @@ impl Order {
         self.0.store(true, Ordering::Release);
     }
 
+    /// Another number than that of any other order that is there.
+    pub(crate) fn number(&self) -> u64 {
+        Arc::as_ptr(&self.0).addr() as u64
+    }
+
     /// An append that carries it was refused.
     pub fn has_ended(&self) -> bool {
         self.0.load(Ordering::Acquire)

@@ -90,6 +90,11 @@ impl Waiters {
         true
     }
 
+    /// Somebody waits for records of this isolation.
+    pub(super) fn any(&self, isolation: Isolation) -> bool {
+        self.armed.lock().iter().any(|armed| armed.isolation == isolation && armed.waiter.strong_count() > 0)
+    }
+
     /// Wakes those who wait for what `snapshot` shows. To be called after it was published.
     pub(super) fn wake(&self, snapshot: &Snapshot) {
         let mut armed = self.armed.lock();

@@ -24,17 +24,45 @@ use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
 use super::{Drain, Listener, Shared};
 use crate::memory::{Account, Charge};
-use crate::security::{Caller, Unauthenticated};
+use crate::security::{Caller, FORWARDED_FOR, Principal, Unauthenticated};
 use crate::service::status::{IntoLogError, status};
+
+/// How connections differ by who makes them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Protocol {
+    max_streams: u32,
+    /// What may be on its way in one stream.
+    stream_window: u32,
+    /// What may be on its way in one connection: the least and the most.
+    connection_window: (usize, usize),
+    /// Callers are brokers: they say for whom they ask.
+    trusted: bool,
+}
+
+impl Protocol {
+    /// For clients. The least window is what HTTP/2 gives; a stream gained 3 % with more.
+    pub(super) const CLIENTS: Self = Self {
+        max_streams: MAX_STREAMS,
+        stream_window: 1 << 20,
+        connection_window: (64 << 10, 2 << 20),
+        trusted: false,
+    };
+    /// For other brokers, which are few and forward what many clients send.
+    pub(super) const BROKERS: Self =
+        Self { max_streams: 4_096, stream_window: 8 << 20, connection_window: (1 << 20, 16 << 20), trusted: true };
+}
+
+impl Protocol {
+    /// Not for brokers among themselves.
+    pub(super) fn is_for_clients(self) -> bool {
+        !self.trusted
+    }
+}
 
 /// Streams of a connection. A client that needs more opens another connection.
 pub(crate) const MAX_STREAMS: u32 = 64;
 /// HTTP/2 frames: large ones are what makes a stream fast (16 KiB gave half of the speed of 256 KiB).
 const MAX_FRAME_BYTES: u32 = 256 << 10;
-/// What may be on its way in one stream; more gained 3 %.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// What may be on its way in one connection: the least is what the protocol gives.
-const CONNECTION_WINDOW: (usize, usize) = (64 << 10, 2 << 20);
 /// What HTTP/2 keeps of one stream's answer when the peer does not read.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
 /// What the kernel keeps of a connection's answers beyond what is on its way (`TCP_NOTSENT_LOWAT`). Its buffer grows to
@@ -86,16 +114,17 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Windows {
     total: usize,
+    bounds: (usize, usize),
     granted: AtomicUsize,
 }
 
 impl Windows {
-    pub(super) fn new(total: usize) -> Self {
-        Self { total, granted: AtomicUsize::new(0) }
+    pub(super) fn new(total: usize, protocol: Protocol) -> Self {
+        Self { total, bounds: protocol.connection_window, granted: AtomicUsize::new(0) }
     }
 
     fn grant(&self) -> Grant<'_> {
-        let (least, most) = CONNECTION_WINDOW;
+        let (least, most) = self.bounds;
         let free = self.total.saturating_sub(self.granted.load(Ordering::Relaxed));
         let bytes = (free / 32).clamp(least, most);
         self.granted.fetch_add(bytes, Ordering::Relaxed);
@@ -163,7 +192,7 @@ async fn serve_stream(
     let window = shared.windows.grant();
     let mut known = shared.open.add(&connection.responses);
     let entry = Entry { shared: Arc::clone(shared), connection };
-    let http = pin!(http2(window.bytes).serve_connection(TokioIo::new(stream), entry));
+    let http = pin!(http2(shared.protocol, window.bytes).serve_connection(TokioIo::new(stream), entry));
     drive(http, &mut known.stage).await
 }
 
@@ -180,13 +209,13 @@ async fn shakes_hands(stream: &TcpStream) -> bool {
     }
 }
 
-fn http2(window: usize) -> http2::Builder<TokioExecutor> {
+fn http2(protocol: Protocol, window: usize) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(protocol.max_streams)
         .max_frame_size(MAX_FRAME_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(protocol.stream_window)
         .initial_connection_window_size(window as u32)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -224,6 +253,12 @@ struct Entry {
 
 impl Entry {
     fn caller<B>(&self, request: &Request<B>) -> Result<Caller, Unauthenticated> {
+        if self.shared.protocol.trusted {
+            let Some(named) = request.headers().get(FORWARDED_FOR) else {
+                return Ok(Caller { principal: Principal::Anonymous, address: self.connection.peer });
+            };
+            return named.to_str().ok().and_then(Caller::parse).ok_or(Unauthenticated::Missing);
+        }
         let token = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         self.shared.options.authenticator.authenticate(self.connection.peer, token)
     }
@@ -272,7 +307,7 @@ mod tests {
 
     #[test]
     fn windows_are_large_for_few_connections_and_bounded_for_many() {
-        let windows = Windows::new(64 << 20);
+        let windows = Windows::new(64 << 20, Protocol::CLIENTS);
         let first = windows.grant();
         assert_eq!(first.bytes, 2 << 20);
         let many: Vec<_> = (0..10_000).map(|_| windows.grant()).collect();

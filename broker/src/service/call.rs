@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use taffrail_proto::v1::{LogError, Reason};
+use taffrail_proto::v1::{LogError, NotLeader, Reason};
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Extensions, Request, Response, Status};
 
-use super::status::{Refused, invalid, status};
+use super::Broker;
+use super::status::{Refused, invalid, refusal, status};
+use crate::brokers::INTERNAL;
 use crate::memory::Charge;
 use crate::metrics::Metrics;
-use crate::security::{self, Caller, Denied, Resource, Verb};
+use crate::security::{self, Caller, Denied, FORWARDED_FOR, Resource, Verb};
 use crate::server::{Connection, Outbox};
+use crate::topics::Topic;
 
 /// The longest name that is looked up; longer ones cannot be names of topics (Kafka's bound).
 const MAX_TOPIC_NAME_BYTES: usize = 249;
@@ -56,6 +59,47 @@ impl Call {
     /// May the caller do this to the cluster?
     pub(super) fn authorize_cluster(&self, verb: Verb) -> Result<(), Denied> {
         security::authorize(&self.caller, verb, Resource::Cluster)
+    }
+
+    /// It comes from another broker, which was asked by a client: it is not passed on again.
+    pub(super) fn is_forwarded(&self) -> bool {
+        *self.connection.listener.name == *INTERNAL
+    }
+
+    /// A request to another broker in the name of this one's caller, with its deadline.
+    pub(super) fn forward<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Ok(caller) = self.caller.to_text().parse() {
+            request.metadata_mut().insert(FORWARDED_FOR, caller);
+        }
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        request
+    }
+
+    /// A client that names the leader epoch means to ask the leader itself: where that is another broker, it is sent there.
+    /// Not one that cannot reach single brokers.
+    pub(super) fn check_direct(
+        &self,
+        broker: &Broker,
+        topic: &Topic,
+        index: i32,
+        leader_epoch: Option<i32>,
+    ) -> Result<(), Refused> {
+        let listener = &self.connection.listener;
+        if leader_epoch.is_none() || listener.exposed || topic.partition(index)?.is_local() {
+            return Ok(());
+        }
+        let assignment = usize::try_from(index).ok().and_then(|index| topic.assignments.get(index));
+        let Some((leader, leader_epoch)) = assignment.and_then(|found| Some((found.leader?, found.leader_epoch)))
+        else {
+            return Ok(());
+        };
+        let endpoint = broker.brokers.image().endpoint(leader, &listener.name).unwrap_or_default().to_owned();
+        let message = format_args!("broker {leader} leads the partition: go there");
+        let not_leader = Some(NotLeader { broker: leader, endpoint, leader_epoch });
+        Err(LogError { not_leader, ..refusal(Reason::NotLeader, message) }.into())
     }
 
     /// Accounts for what a request holds until it is answered. It was let in when its connection was admitted; what is

@@ -64,12 +64,14 @@ impl Reader {
     ) -> Result<Self, Refused> {
         call.authorize_topic(Verb::Consume, &wanted.topic)?;
         let image = broker.topics.image();
+        let topic = image.topic(&wanted.topic)?;
+        call.check_direct(broker, topic, wanted.partition, wanted.leader_epoch)?;
         Ok(Self {
             offset: wanted.offset,
             last_epoch: wanted.last_epoch,
             leader_epoch: wanted.leader_epoch,
             max_bytes: if wanted.max_bytes == 0 { usize::MAX } else { wanted.max_bytes as usize },
-            ..Self::of(image.topic(&wanted.topic)?, wanted.partition, isolation)?
+            ..Self::of(topic, wanted.partition, isolation)?
         })
     }
 

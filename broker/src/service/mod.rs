@@ -6,10 +6,12 @@
 //! - [`producer`], [`produce_stream`]: writing, over [`batches`] (checks) and [`encoding`] (plain records);
 //! - [`consumer`], [`fetch_stream`], [`read`]: reading;
 //! - [`groups`]: consumer groups;
-//! - [`metadata`], [`admin`]: the rest.
+//! - [`metadata`], [`admin`]: the rest;
+//! - [`partitions`]: what other brokers ask, for clients that have reached them.
 
 use std::sync::Arc;
 
+use taffrail_proto::internal::v1::partitions_server::PartitionsServer;
 use taffrail_proto::v1;
 use tonic::service::Routes;
 
@@ -18,6 +20,7 @@ use crate::context::Context;
 use crate::controller::TopicAdmin;
 use crate::coordinator::groups::Groups;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::storage::Storage;
 use crate::topics::Topics;
@@ -32,6 +35,7 @@ mod fetch;
 mod fetch_stream;
 pub(crate) mod groups;
 mod metadata;
+mod partitions;
 mod produce_stream;
 mod producer;
 mod read;
@@ -45,12 +49,17 @@ const MAX_QUERY_BYTES: usize = 512 << 10;
 /// Largest answer, apart from a single batch that is larger. Clients of gRPC usually accept 4 MiB.
 pub const MAX_RESPONSE_BYTES: usize = 3_584 << 10;
 
+/// Largest message from another broker: 1 MiB of batches, or a single one.
+const MAX_INTERNAL_BYTES: usize = MAX_REQUEST_BYTES + (1 << 20);
+
 /// What the handlers call.
 pub struct Broker {
     /// Clock and randomness.
     pub context: Context,
     /// This broker and the others.
     pub brokers: Arc<Brokers>,
+    /// The ways to the others.
+    pub peers: Arc<Peers>,
     /// The topics that are served.
     pub topics: Arc<Topics>,
     /// Changes topics.
@@ -107,6 +116,17 @@ pub fn routes(broker: &Arc<Broker>, advertise: Option<&str>) -> Result<Routes, t
         .add_service(groups)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
+}
+
+/// What other brokers may ask for at the internal listener; more may be added.
+pub fn internal_routes(broker: &Arc<Broker>) -> Routes {
+    let partitions = PartitionsServer::new(partitions::Service::new(broker))
+        .max_decoding_message_size(MAX_INTERNAL_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    let groups = v1::groups_server::GroupsServer::new(groups::Service::new(broker))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    Routes::new(partitions).add_service(groups)
 }
 
 #[cfg(test)]

@@ -229,6 +229,7 @@ impl Stream {
         let (partition, settings) = {
             let image = self.broker.topics.image();
             let topic = image.topic(&topic)?;
+            self.call.check_direct(&self.broker, topic, partition, leader_epoch)?;
             (topic.partition(partition)?.clone(), Arc::clone(&topic.settings))
         };
         let numbers = self.lanes.numbers(&topic, &self.broker.metrics);

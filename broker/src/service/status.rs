@@ -112,6 +112,13 @@ pub fn status_with(error: &LogError, more: Option<(&str, Vec<u8>)>) -> Status {
     Status::with_details(code, error.message.clone(), packed.encode_to_vec().into())
 }
 
+/// The error that a status carries, if it is one of a broker's.
+pub fn log_error(status: &Status) -> Option<LogError> {
+    let packed = pb::Status::decode(status.details()).ok()?;
+    let found = packed.details.iter().find(|any| any.type_url.ends_with("taffrail.v1.LogError"))?;
+    LogError::decode(found.value.as_slice()).ok()
+}
+
 fn error_info(error: &LogError) -> pb::ErrorInfo {
     let reason = error.reason().as_str_name().trim_start_matches("REASON_").to_owned();
     pb::ErrorInfo { reason, domain: DOMAIN.to_owned(), metadata: std::collections::HashMap::new() }

@@ -3,7 +3,7 @@
 //! One immutable [`Image`] holds them all; a change publishes a new one. Readers load it without a lock and may keep it.
 //! Who may change what is the [controller](crate::controller)'s business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -72,6 +72,7 @@ pub struct Image {
     /// Rises with each change.
     pub revision: u64,
     topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
 }
 
 /// Why a name leads nowhere.
@@ -139,6 +140,11 @@ impl Image {
         self.topic(topic)?.partition(index)
     }
 
+    /// A topic by its identity.
+    pub fn by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.by_id.get(&id)
+    }
+
     /// All topics by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.topics.values()
@@ -195,8 +201,9 @@ impl Topics {
             topics.remove(name);
         }
         topics.extend(put.into_iter().map(|topic| (topic.name.clone(), topic)));
+        let by_id = topics.values().map(|topic| (topic.id, topic.clone())).collect();
         let revision = self.image.load().revision + 1;
-        self.image.store(Arc::new(Image { revision, topics }));
+        self.image.store(Arc::new(Image { revision, topics, by_id }));
         self.revision.send_replace(revision);
     }
 }

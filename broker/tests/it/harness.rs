@@ -12,6 +12,7 @@ use taffrail_broker::coordinator::groups::{self, Groups};
 use taffrail_broker::coordinator::runtime::Limits;
 use taffrail_broker::metadata::embedded::EmbeddedStore;
 use taffrail_broker::metrics::Metrics;
+use taffrail_broker::peers::Peers;
 use taffrail_broker::producer_ids::ProducerIds;
 use taffrail_broker::server::{self, Options, Server};
 use taffrail_broker::service::Broker;
@@ -58,11 +59,13 @@ impl TestBroker {
         let metadata = Arc::new(EmbeddedStore::new(context.clone(), storage.meta()));
         let controller = Controller::start(context.clone(), storage.clone(), metadata, topics.clone()).await.unwrap();
         controller.ensure_internal(groups::topic()).await.unwrap();
-        let groups = Arc::new(Groups::start(&context, &topics, Limits::default()).unwrap());
+        let groups = Groups::start(&context, &topics, Limits::default());
         assert_eq!(groups.loaded(PATIENCE).await, 0);
+        let brokers = Brokers::alone(storage.identity().storage.to_string());
         let broker = Arc::new(Broker {
             context,
-            brokers: Brokers::alone(storage.identity().storage.to_string()),
+            peers: Peers::new(brokers.clone(), 1 << 30),
+            brokers,
             topics,
             groups,
             controller,

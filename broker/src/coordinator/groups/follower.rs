@@ -52,12 +52,4 @@ impl Follower {
         });
         directory
     }
-
-    /// Tells the shards of each change.
-    pub(super) async fn run(self: Arc<Self>) {
-        let mut revisions = self.topics.subscribe();
-        while revisions.changed().await.is_ok() {
-            self.directory();
-        }
-    }
 }

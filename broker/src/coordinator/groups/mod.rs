@@ -12,21 +12,25 @@ mod directory;
 mod follower;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use taffrail_proto::partitioner::partition_for_key;
-use tokio::task::JoinHandle;
 
 pub use self::directory::Directory;
 use self::follower::Follower;
 pub use self::watch::Watch;
 use self::watch::Watchers;
 use super::group::{Answered, GroupError, GroupShard, Request};
-use super::runtime::{AskError, Coordinator, Limits, Phase, Setup, Status};
+use super::runtime::{AskError, Coordinator, Limits, Phase, Setup};
 use crate::context::Context;
 use crate::controller::NewTopic;
-use crate::topics::{LookupError, Topics};
+use crate::partition::Partition;
+use crate::topics::{Assignment, Topics};
 
 /// Name of the internal topic.
 pub const TOPIC: &str = "__consumer_offsets";
@@ -42,6 +46,9 @@ pub enum GroupsError {
     /// The coordinator did not answer.
     #[error(transparent)]
     Unanswered(#[from] AskError),
+    /// It is not at this broker, or not any more.
+    #[error("the coordinator of the group is not at this broker: {0}; try again after a moment")]
+    NotHere(Arc<str>),
 }
 
 /// What is to be made at start.
@@ -50,38 +57,149 @@ pub fn topic() -> NewTopic {
     NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), config }
 }
 
-/// The coordinators of all groups.
+/// Where the coordinator of a group is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Here.
+    Here,
+    /// At another broker.
+    At(i32),
+    /// Nowhere now; why.
+    Nowhere(Arc<str>),
+}
+
+/// A shard, wherever it is.
+enum Shard {
+    Here { partition: Partition, coordinator: Coordinator<GroupShard> },
+    At(i32),
+    Nowhere(Arc<str>),
+}
+
+/// Numbers of a shard that is here.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardStatus {
+    /// It answers.
+    pub serves: bool,
+    /// How long it took to load.
+    pub load: Duration,
+    /// Bytes of its log.
+    pub log_bytes: u64,
+    /// Checkpoints that it wrote.
+    pub checkpoints: u64,
+}
+
+/// The coordinators of all groups: those whose partitions this broker leads run here, and come and go with the leadership.
 pub struct Groups {
-    shards: Vec<Coordinator<GroupShard>>,
+    context: Context,
+    topics: Arc<Topics>,
+    limits: Limits,
+    shards: ArcSwap<Vec<Arc<Shard>>>,
+    /// Held through a change of the shards; true: none is begun any more.
+    stopped: Mutex<bool>,
     watchers: Arc<Watchers>,
     follower: Arc<Follower>,
-    following: JoinHandle<()>,
 }
 
 impl Groups {
-    /// Begins to load all shards. Their topic must be served.
-    pub fn start(context: &Context, topics: &Arc<Topics>, limits: Limits) -> Result<Self, LookupError> {
-        let image = topics.full_image();
-        let follower = Follower::new(topics);
-        let watchers = Arc::new(Watchers::default());
-        let start = |(index, partition): (usize, &crate::partition::Partition)| {
-            let watchers = watchers.clone();
-            let setup = Setup {
-                name: format!("{TOPIC}-{index}").into(),
-                make: GroupShard::new,
-                context: context.clone(),
-                world: follower.world(),
-                events: Arc::new(move |event| watchers.tell(&event)),
-                limits,
-            };
-            Coordinator::start(partition.clone(), setup)
-        };
-        let shards = image.topic(TOPIC)?.partitions.iter().enumerate().map(start).collect();
-        let following = tokio::spawn(follower.clone().run());
-        Ok(Self { shards, watchers, follower, following })
+    /// Begins to load the shards that are led here, now and as long as it is there.
+    pub fn start(context: &Context, topics: &Arc<Topics>, limits: Limits) -> Arc<Self> {
+        let groups = Arc::new(Self {
+            context: context.clone(),
+            topics: topics.clone(),
+            limits,
+            shards: ArcSwap::default(),
+            stopped: Mutex::new(false),
+            watchers: Arc::new(Watchers::default()),
+            follower: Follower::new(topics),
+        });
+        let mut revisions = topics.subscribe();
+        groups.follow();
+        let following = Arc::downgrade(&groups);
+        tokio::spawn(async move {
+            while revisions.changed().await.is_ok() {
+                let Some(groups) = following.upgrade() else { return };
+                groups.follower.directory();
+                groups.follow();
+            }
+        });
+        groups
     }
 
-    /// Asks the coordinator of a group. The request is in line when this returns; dropping the future does not take it back.
+    /// Begins and ends shards as the leadership of their partitions has come and gone.
+    fn follow(&self) {
+        let stopped = self.stopped.lock();
+        if *stopped {
+            return;
+        }
+        let (image, before) = (self.topics.full_image(), self.shards.load_full());
+        // Without the topic nothing is known: what there was ends with its partitions.
+        let Ok(topic) = image.topic(TOPIC) else { return };
+        let shards =
+            topic.partitions.iter().zip(&topic.assignments).enumerate().map(|(index, (partition, assignment))| {
+                let old = before.get(index);
+                match (old.map(Arc::as_ref), partition.remote_leader()) {
+                    (Some(Shard::Here { partition: old_partition, .. }), None) if old_partition.is_same(partition) => {
+                        old.cloned().unwrap_or_else(|| Arc::new(self.begin(index, partition)))
+                    }
+                    (_, Some(broker)) => Arc::new(Shard::At(broker)),
+                    (_, None) if partition.is_local() => Arc::new(self.begin(index, partition)),
+                    (_, None) => Arc::new(Shard::Nowhere(fault(assignment))),
+                }
+            });
+        let shards: Vec<_> = shards.collect();
+        for (old, new) in before.iter().zip(&shards).filter(|(old, new)| !Arc::ptr_eq(old, new)) {
+            end(old, new);
+        }
+        self.shards.store(Arc::new(shards));
+    }
+
+    fn begin(&self, index: usize, partition: &Partition) -> Shard {
+        let watchers = self.watchers.clone();
+        let setup = Setup {
+            name: format!("{TOPIC}-{index}").into(),
+            make: GroupShard::new,
+            context: self.context.clone(),
+            world: self.follower.world(),
+            events: Arc::new(move |event| watchers.tell(&event)),
+            limits: self.limits,
+        };
+        Shard::Here { partition: partition.clone(), coordinator: Coordinator::start(partition.clone(), setup) }
+    }
+
+    /// Where the coordinator of a group is.
+    pub fn place_of(&self, group: &str) -> Place {
+        match self.shard(group).as_deref() {
+            Some(Shard::Here { .. }) => Place::Here,
+            Some(Shard::At(broker)) => Place::At(*broker),
+            Some(Shard::Nowhere(fault)) => Place::Nowhere(fault.clone()),
+            None => Place::Nowhere(Arc::from("the cluster has no place for groups yet")),
+        }
+    }
+
+    /// Other brokers that have coordinators; an error if some are nowhere.
+    pub fn others(&self) -> Result<BTreeSet<i32>, GroupsError> {
+        let shards = self.shards.load_full();
+        let mut others = BTreeSet::new();
+        for shard in shards.iter() {
+            match &**shard {
+                Shard::Here { .. } => {}
+                Shard::At(broker) => {
+                    others.insert(*broker);
+                }
+                Shard::Nowhere(fault) => return Err(GroupsError::NotHere(fault.clone())),
+            }
+        }
+        Ok(others)
+    }
+
+    fn shard(&self, group: &str) -> Option<Arc<Shard>> {
+        let shards = self.shards.load();
+        let count = i32::try_from(shards.len()).ok().filter(|count| *count > 0)?;
+        shards.get(partition_for_key(group.as_bytes(), count) as usize).cloned()
+    }
+
+    /// Asks the coordinator of a group, if it is here. The request is in line when this returns; dropping the future does not
+    /// take it back.
     pub fn ask(
         &self,
         group: &str,
@@ -89,20 +207,29 @@ impl Groups {
     ) -> impl Future<Output = Result<Answered, GroupsError>> + Send + use<> {
         // A request about a topic that was just made finds it.
         self.follower.directory();
-        let asked = self.shards[self.shard_of(group)].ask(request);
-        async move { Ok(asked.await??) }
+        let asked = match self.shard(group).as_deref() {
+            Some(Shard::Here { coordinator, .. }) => Ok(coordinator.ask(request)),
+            Some(Shard::At(_)) => Err(GroupsError::NotHere(Arc::from("it is at another broker"))),
+            Some(Shard::Nowhere(fault)) => Err(GroupsError::NotHere(fault.clone())),
+            None => Err(GroupsError::NotHere(Arc::from("the cluster has no place for groups yet"))),
+        };
+        async move { Ok(asked?.await??) }
     }
 
-    /// Asks all coordinators the same; their answers by shard.
+    /// Asks all coordinators that are here the same; their answers by shard.
     pub async fn ask_all(&self, request: &Request) -> Result<Vec<Answered>, GroupsError> {
-        let asked: Vec<_> = self.shards.iter().map(|shard| shard.ask(request.clone())).collect();
+        let asked: Vec<_> = self.here(|coordinator| coordinator.ask(request.clone()));
         let answers = futures::future::try_join_all(asked).await?;
         Ok(answers.into_iter().collect::<Result<_, _>>()?)
     }
 
-    /// Which shard has a group.
-    pub fn shard_of(&self, group: &str) -> usize {
-        partition_for_key(group.as_bytes(), self.shards.len() as i32) as usize
+    fn here<T>(&self, mut each: impl FnMut(&Coordinator<GroupShard>) -> T) -> Vec<T> {
+        let shards = self.shards.load_full();
+        let here = shards.iter().filter_map(|shard| match &**shard {
+            Shard::Here { coordinator, .. } => Some(each(coordinator)),
+            Shard::At(_) | Shard::Nowhere(_) => None,
+        });
+        here.collect()
     }
 
     /// Watches a member for events.
@@ -115,22 +242,63 @@ impl Groups {
         self.follower.directory()
     }
 
-    /// Waits until all shards serve, or cannot, at most so long; how many do not serve.
+    /// Waits until all shards that are here serve, or cannot, at most so long; how many do not serve.
     pub async fn loaded(&self, patience: Duration) -> usize {
-        let phases = futures::future::join_all(self.shards.iter().map(|shard| shard.loaded(patience))).await;
+        let shards = self.shards.load_full();
+        let phases = shards.iter().filter_map(|shard| match &**shard {
+            Shard::Here { coordinator, .. } => Some(coordinator.loaded(patience)),
+            Shard::At(_) | Shard::Nowhere(_) => None,
+        });
+        let phases = futures::future::join_all(phases).await;
         phases.into_iter().filter(|phase| *phase != Phase::Serving).count()
     }
 
-    /// Numbers of each shard: its phase, what it counts, and the bytes of its log.
-    pub fn status(&self) -> impl Iterator<Item = (Phase, &Status, u64)> {
-        self.shards.iter().map(|shard| (shard.phase(), shard.status(), shard.log_bytes()))
+    /// Numbers of each shard that is here.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.here(|coordinator| {
+            let status = coordinator.status();
+            ShardStatus {
+                serves: coordinator.phase() == Phase::Serving,
+                load: Duration::from_millis(status.load_millis.load(Relaxed)),
+                log_bytes: coordinator.log_bytes(),
+                checkpoints: status.checkpoints.load(Relaxed),
+            }
+        })
     }
 
     /// Answers what is in flight and ends. To be called before the partitions stop.
     pub async fn stop(&self) {
-        self.following.abort();
-        futures::future::join_all(self.shards.iter().map(Coordinator::stop)).await;
+        *self.stopped.lock() = true;
+        let shards = self.shards.load_full();
+        let stopping = shards.iter().filter_map(|shard| match &**shard {
+            Shard::Here { coordinator, .. } => Some(coordinator.stop()),
+            Shard::At(_) | Shard::Nowhere(_) => None,
+        });
+        futures::future::join_all(stopping).await;
     }
+}
+
+fn fault(assignment: &Assignment) -> Arc<str> {
+    assignment.fault.as_deref().map_or_else(|| Arc::from("its broker is not there"), Arc::from)
+}
+
+/// Ends a shard that is not here any more, or begins anew.
+fn end(old: &Arc<Shard>, new: &Shard) {
+    if !matches!(**old, Shard::Here { .. }) {
+        return;
+    }
+    let place = match new {
+        Shard::Here { .. } => "here, under another epoch".to_owned(),
+        Shard::At(broker) => format!("broker {broker}"),
+        Shard::Nowhere(fault) => format!("nowhere: {fault}"),
+    };
+    tracing::info!(place, "a coordinator of groups has moved");
+    let old = old.clone();
+    tokio::spawn(async move {
+        if let Shard::Here { coordinator, .. } = &*old {
+            coordinator.stop().await;
+        }
+    });
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@ use proptest::prelude::*;
 use taffrail_proto::record::BatchHeader;
 
 use super::*;
-use crate::partition::FetchError;
-use crate::partition::EpochError;
 use crate::partition::tests::{NOW, bench};
+use crate::partition::{EpochError, FetchError};
 
 fn from(offset: i64) -> ReadRequest {
     ReadRequest { offset, max_bytes: 1 << 20, isolation: Isolation::default(), last_epoch: None, leader_epoch: None }

@@ -9,6 +9,7 @@ use crate::coordinator::group::{
     Answered, AssignorName, CommittedOffset, GroupDescription, MemberDescription, Request, TopicPartition,
 };
 use crate::coordinator::groups::Directory;
+use crate::partition::Current;
 use crate::security::{self, Resource, Verb};
 use crate::service::call::Call;
 use crate::service::status::{Refused, invalid};
@@ -47,7 +48,7 @@ impl Service {
         let answered = self.groups.ask(&request.group, Request::Describe(request.group.clone())).await?;
         let Answered::Group(group) = answered else { return Ok(v1::DescribeGroupResponse::default()) };
         let me = self.broker.brokers.me();
-        let response = description(&self.groups.directory(), *group, me);
+        let response = description(&self.groups.directory(), *group, me).await;
         call.outbox.put(call.connection.responses.charge(prost::Message::encoded_len(&response)).await);
         Ok(response)
     }
@@ -63,13 +64,13 @@ impl Service {
     }
 }
 
-fn description(directory: &Directory, group: GroupDescription, coordinator: i32) -> v1::DescribeGroupResponse {
+async fn description(directory: &Directory, group: GroupDescription, coordinator: i32) -> v1::DescribeGroupResponse {
     let assignor = match group.assignor {
         AssignorName::Uniform => "uniform",
         AssignorName::Range => "range",
     };
     v1::DescribeGroupResponse {
-        partitions: partitions(directory, &group),
+        partitions: partitions(directory, &group).await,
         summary: Some(names::summary(group.summary)),
         assignor: assignor.to_owned(),
         assignment_epoch: group.assignment_epoch,
@@ -94,7 +95,7 @@ fn member(directory: &Directory, member: MemberDescription) -> v1::GroupMember {
 }
 
 /// Every partition that is assigned or has a committed offset.
-fn partitions(directory: &Directory, group: &GroupDescription) -> Vec<v1::GroupPartition> {
+async fn partitions(directory: &Directory, group: &GroupDescription) -> Vec<v1::GroupPartition> {
     let owners: BTreeMap<TopicPartition, &str> = group
         .members
         .iter()
@@ -102,33 +103,30 @@ fn partitions(directory: &Directory, group: &GroupDescription) -> Vec<v1::GroupP
         .collect();
     let committed: BTreeMap<TopicPartition, &CommittedOffset> = group.offsets.iter().map(|(p, o)| (*p, o)).collect();
     let all: BTreeSet<TopicPartition> = owners.keys().chain(committed.keys()).copied().collect();
-    let mut partitions: Vec<_> = all
-        .into_iter()
-        .map(|id| {
-            let committed = committed.get(&id).map(|offset| offset.offset);
-            let (high_watermark, lag) = lag(directory, id, committed);
-            v1::GroupPartition {
-                topic: names::name(directory, id.topic),
-                topic_id: id.topic.to_string(),
-                partition: id.partition,
-                committed,
-                high_watermark,
-                lag,
-                member_id: owners.get(&id).map_or_else(String::new, |owner| (*owner).to_owned()),
-            }
-        })
-        .collect();
+    let partitions = all.into_iter().map(async |id| {
+        let committed = committed.get(&id).map(|offset| offset.offset);
+        let (high_watermark, lag) = lag(directory, id, committed).await;
+        v1::GroupPartition {
+            topic: names::name(directory, id.topic),
+            topic_id: id.topic.to_string(),
+            partition: id.partition,
+            committed,
+            high_watermark,
+            lag,
+            member_id: owners.get(&id).map_or_else(String::new, |owner| (*owner).to_owned()),
+        }
+    });
+    let mut partitions = futures::future::join_all(partitions).await;
     partitions.sort_by(|a, b| (&a.topic, &a.topic_id, a.partition).cmp(&(&b.topic, &b.topic_id, b.partition)));
     partitions
 }
 
 /// A partition's high watermark, and the records between it and what is committed: from the log's start where nothing is, or
-/// where it is gone. Both 0 for a partition that is gone.
-pub(super) fn lag(directory: &Directory, partition: TopicPartition, committed: Option<i64>) -> (i64, i64) {
+/// where it is gone. Both 0 for a partition that is gone, or whose leader does not answer.
+pub(super) async fn lag(directory: &Directory, partition: TopicPartition, committed: Option<i64>) -> (i64, i64) {
     let Some(topic) = directory.topic_of(partition) else { return (0, 0) };
-    let Ok(snapshot) = topic.partition(partition.partition).map(crate::partition::Partition::snapshot) else {
-        return (0, 0);
-    };
+    let Ok(partition) = topic.partition(partition.partition) else { return (0, 0) };
+    let Ok(Current { snapshot, .. }) = partition.current().await else { return (0, 0) };
     let from = committed.unwrap_or(snapshot.log_start).max(snapshot.log_start);
     (snapshot.high_watermark, (snapshot.high_watermark - from).max(0))
 }

@@ -26,7 +26,8 @@ pub(super) struct Member {
 /// The coordinator will answer later: the stream goes on.
 pub(super) fn is_passing(error: &GroupsError) -> bool {
     match error {
-        GroupsError::Refused(_) => false,
+        // Who goes on finds it where it is.
+        GroupsError::Refused(_) | GroupsError::NotHere(_) => false,
         GroupsError::Unanswered(error) => match error {
             AskError::Loading
             | AskError::Busy

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::describe::lag;
-use crate::coordinator::group::{Answered, GroupDescription, GroupState, GroupSummary, Request};
-use crate::coordinator::groups::Groups;
-use crate::coordinator::runtime::Phase;
+use crate::coordinator::group::{
+    Answered, CommittedOffset, GroupDescription, GroupState, GroupSummary, Request, TopicPartition,
+};
+use crate::coordinator::groups::{Directory, Groups};
 use crate::metrics::{CoordinatorSample, GroupSample, GroupsSample, MAX_GROUPS, Metrics};
 
 /// How often the coordinators are asked.
@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Heard {
     summaries: Vec<GroupSummary>,
-    groups: Vec<GroupDescription>,
+    groups: Vec<GroupSample>,
     epochs: HashMap<String, i32>,
 }
 
@@ -59,27 +59,23 @@ async fn ask(groups: &Groups) -> Heard {
     for summary in heard.summaries.iter().take(MAX_GROUPS) {
         let answered = groups.ask(&summary.group, Request::Describe(summary.group.clone())).await;
         if let Ok(Answered::Group(group)) = answered {
-            heard.groups.push(*group);
+            heard.groups.push(lags(&groups.directory(), &group).await);
         }
     }
     heard
 }
 
-fn sample(heard: &Heard, groups: &Groups) -> GroupsSample {
-    let directory = groups.directory();
-    let count = |state| heard.summaries.iter().filter(|summary| summary.state == state).count();
-    let of = |group: &GroupDescription| GroupSample {
-        group: group.summary.group.as_str().into(),
-        members: group.summary.members,
-        lag: group
-            .offsets
-            .iter()
-            .filter_map(|(id, committed)| {
-                let topic = directory.topic_of(*id)?.name.clone();
-                Some((topic, id.partition, lag(&directory, *id, Some(committed.offset)).1))
-            })
-            .collect(),
+async fn lags(directory: &Directory, group: &GroupDescription) -> GroupSample {
+    let of = async |(id, committed): &(TopicPartition, CommittedOffset)| {
+        let topic = directory.topic_of(*id)?.name.clone();
+        Some((topic, id.partition, lag(directory, *id, Some(committed.offset)).await.1))
     };
+    let lag = futures::future::join_all(group.offsets.iter().map(of)).await.into_iter().flatten().collect();
+    GroupSample { group: group.summary.group.as_str().into(), members: group.summary.members, lag }
+}
+
+fn sample(heard: &Heard, groups: &Groups) -> GroupsSample {
+    let count = |state| heard.summaries.iter().filter(|summary| summary.state == state).count();
     GroupsSample {
         states: vec![
             ("empty", count(GroupState::Empty)),
@@ -87,14 +83,15 @@ fn sample(heard: &Heard, groups: &Groups) -> GroupsSample {
             ("reconciling", count(GroupState::Reconciling)),
             ("stable", count(GroupState::Stable)),
         ],
-        groups: heard.groups.iter().map(of).collect(),
+        groups: heard.groups.clone(),
         coordinators: groups
             .status()
-            .map(|(phase, status, log_bytes)| CoordinatorSample {
-                serves: phase == Phase::Serving,
-                load: Duration::from_millis(status.load_millis.load(Relaxed)),
-                log_bytes,
-                checkpoints: status.checkpoints.load(Relaxed),
+            .into_iter()
+            .map(|shard| CoordinatorSample {
+                serves: shard.serves,
+                load: shard.load,
+                log_bytes: shard.log_bytes,
+                checkpoints: shard.checkpoints,
             })
             .collect(),
     }

@@ -41,6 +41,7 @@ impl IntoLogError for GroupsError {
         match self {
             Self::Refused(error) => error.into_log_error(),
             Self::Unanswered(error) => error.into_log_error(),
+            Self::NotHere(_) => refusal(Reason::Unavailable, self),
         }
     }
 }

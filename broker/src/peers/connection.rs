@@ -1,0 +1,208 @@
+//! The connections to one other broker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use taffrail_proto::internal::v1::partitions_client::PartitionsClient;
+use taffrail_proto::v1::{LogError, Reason};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::appends::{self, Appends};
+use super::watches::{self, Watches};
+use crate::brokers::{Brokers, INTERNAL};
+use crate::service::status::{log_error, refusal, unknown_outcome};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A broker that is silent is asked whether it is alive, and its connection dropped when it does not answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+/// How long a call with one answer may take.
+pub(super) const CALL: Duration = Duration::from_secs(10);
+/// How long a broker that could not be reached is not tried again: at first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Largest message between brokers: a whole read, or a frame of batches.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// What a connection is for, with its windows: of a stream and of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Batches in and out.
+    Data,
+    /// Short questions.
+    Control,
+    /// Streams of groups' members: the windows of a few hundred that are not read fit the connection's.
+    Members,
+}
+
+impl Purpose {
+    fn windows(self) -> (u32, u32) {
+        match self {
+            Self::Data => (8 << 20, 16 << 20),
+            Self::Control => (1 << 20, 4 << 20),
+            Self::Members => (64 << 10, 16 << 20),
+        }
+    }
+}
+
+/// The way to one broker.
+pub struct Peer {
+    connector: Arc<Connector>,
+    appends: Appends,
+    watches: Watches,
+}
+
+/// Channels to where the broker is registered, made anew when that changes.
+pub(super) struct Connector {
+    brokers: Arc<Brokers>,
+    broker: i32,
+    channels: Mutex<[Option<(String, Channel)>; 3]>,
+    failed: Mutex<Option<Failed>>,
+}
+
+/// Connections that could not be made, one after the other.
+#[derive(Clone, Copy)]
+struct Failed {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Peer {
+    pub(super) fn new(brokers: Arc<Brokers>, broker: i32, max_in_flight: usize) -> Arc<Self> {
+        let connector = Arc::new(Connector { brokers, broker, channels: Mutex::default(), failed: Mutex::default() });
+        let appends = appends::start(connector.clone(), max_in_flight);
+        let watches = watches::start(connector.clone());
+        Arc::new(Self { connector, appends, watches })
+    }
+
+    pub(crate) fn appends(&self) -> &Appends {
+        &self.appends
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// A channel to it; an error while it is not registered, or could not be reached a moment ago.
+    pub(crate) fn channel(&self, purpose: Purpose) -> Result<Channel, LogError> {
+        self.connector.channel(purpose)
+    }
+
+    /// Asks it something with one answer.
+    pub(crate) async fn call<T, F>(
+        &self,
+        purpose: Purpose,
+        ask: impl FnOnce(PartitionsClient<Channel>) -> F,
+    ) -> Result<T, LogError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let client = self.connector.client(purpose)?;
+        match tokio::time::timeout(CALL, ask(client)).await {
+            Ok(Ok(answer)) => {
+                self.connector.reached();
+                Ok(answer.into_inner())
+            }
+            Ok(Err(status)) => Err(self.connector.failed(&status)),
+            Err(_) => Err(self.connector.unknown("did not answer in time")),
+        }
+    }
+
+    /// What a failed call means, and what the client is told.
+    pub(crate) fn failed(&self, status: &Status) -> LogError {
+        self.connector.failed(status)
+    }
+}
+
+impl Connector {
+    pub(super) fn client(&self, purpose: Purpose) -> Result<PartitionsClient<Channel>, LogError> {
+        let client = PartitionsClient::new(self.channel(purpose)?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    fn channel(&self, purpose: Purpose) -> Result<Channel, LogError> {
+        if self.failed.lock().is_some_and(|failed| Instant::now() < failed.until) {
+            return Err(self.refused("could not be reached a moment ago"));
+        }
+        let image = self.brokers.image();
+        let Some(address) = image.endpoint(self.broker, INTERNAL) else {
+            return Err(self.refused("is not registered"));
+        };
+        let slot = &mut self.channels.lock()[purpose as usize];
+        if let Some((known, channel)) = slot
+            && known == address
+        {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| self.refused("is registered with an address that is none"))?;
+        let (stream, connection) = purpose.windows();
+        let channel = endpoint
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(stream)
+            .initial_connection_window_size(connection)
+            .http2_keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        *slot = Some((address.to_owned(), channel.clone()));
+        Ok(channel)
+    }
+
+    pub(super) fn broker(&self) -> i32 {
+        self.broker
+    }
+
+    /// It answers: the next connection that fails is the first again.
+    pub(super) fn reached(&self) {
+        let mut failed = self.failed.lock();
+        if failed.is_some() {
+            *failed = None;
+        }
+    }
+
+    /// What a failed call means. One that carries no reason of the broker's failed on the way.
+    pub(super) fn failed(&self, status: &Status) -> LogError {
+        if let Some(error) = log_error(status) {
+            return error;
+        }
+        if is_connect_error(status) {
+            let mut failed = self.failed.lock();
+            let pause = failed.map_or(BACKOFF.0, |failed| (failed.pause * 2).min(BACKOFF.1));
+            *failed = Some(Failed { until: Instant::now() + pause, pause });
+            return self.refused("cannot be reached");
+        }
+        tracing::debug!(broker = self.broker, %status, "a call to another broker failed");
+        match status.code() {
+            Code::Unimplemented => self.refused("has a version that does not know this call"),
+            _ => self.unknown("broke the connection off"),
+        }
+    }
+
+    /// Nothing was done.
+    pub(super) fn refused(&self, what: &str) -> LogError {
+        refusal(Reason::Unavailable, format_args!("broker {}, which leads this, {what}: try again", self.broker))
+    }
+
+    /// It may have been done.
+    pub(super) fn unknown(&self, what: &str) -> LogError {
+        unknown_outcome(
+            Reason::Unavailable,
+            format_args!("broker {}, which leads this, {what}: try again", self.broker),
+        )
+    }
+}
+
+/// No connection could be made: nothing was sent.
+fn is_connect_error(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.downcast_ref::<tonic::ConnectError>().is_some() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
