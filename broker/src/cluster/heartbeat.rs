@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
-    HeartbeatRequest, HeartbeatResponse, PartitionFault, PartitionRef, PurgeTopicRequest, PurgeTopicResponse,
+    HeartbeatRequest, HeartbeatResponse, PartitionFault, RecoveredPartition, PurgeTopicRequest, PurgeTopicResponse,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +122,7 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         reason: reason.clone(),
     };
-    let found = |(topic, partition): &(Uuid, i32)| PartitionRef { topic_id: topic.to_string(), partition: *partition };
+    let found = |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,
@@ -135,7 +135,7 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
 fn beat(request: HeartbeatRequest) -> Option<Beat> {
     let id = |text: &str| Uuid::try_parse(text).ok();
     let fault = |fault: PartitionFault| Some(((id(&fault.topic_id)?, fault.partition), fault.reason));
-    let found = |found: PartitionRef| Some((id(&found.topic_id)?, found.partition));
+    let found = |found: RecoveredPartition| Some((id(&found.topic_id)?, found.partition));
     Some(Beat {
         incarnation: request.incarnation,
         stopping: request.stopping,

@@ -123,7 +123,7 @@ impl Cluster {
             session_timeout: Duration::from_millis(1_200),
             storage,
             topics: topics.clone(),
-            peers: Peers::new(brokers.clone()),
+            peers: Peers::new(brokers.clone(), 1 << 20),
             brokers,
             me: Session { broker: id, incarnation },
         };

@@ -101,8 +101,14 @@ fn empty(cluster: &str, wanted: &Wanted, first_index: i32) -> PartitionSliceSpec
     }
 }
 
-fn new_partition(index: i32, wanted: &Wanted, members: &Members, load: &mut Load) -> Result<PartitionState, Unplaced> {
-    let replicas = place(load, members, REPLICAS as usize).ok_or(Unplaced::NoBroker)?;
+fn new_partition(
+    index: i32,
+    wanted: &Wanted,
+    members: &Members,
+    of_topic: &mut Load,
+    all: &mut Load,
+) -> Result<PartitionState, Unplaced> {
+    let replicas = place(of_topic, all, members, REPLICAS as usize).ok_or(Unplaced::NoBroker)?;
     let replica = |broker: &i32| Some(Replica { broker: *broker, incarnation: members.get(broker)?.incarnation });
     Ok(PartitionState {
         index,
