@@ -22,12 +22,14 @@ use crate::coordinator::runtime::Limits;
 use crate::manifest::{Manifest, ManifestFault};
 use crate::memory::Shares;
 use crate::metadata::embedded::EmbeddedStore;
+use crate::metadata::kubernetes::client::ClientError;
 use crate::metrics::{Metrics, PartitionSample};
 use crate::open_files;
 use crate::partition::Partition;
 use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::readiness::{Phase, Readiness};
+use crate::registration::RegistrationError;
 use crate::retention::Retention;
 use crate::security::{Authenticator, TokenFile, TokenFileError};
 use crate::server::{self, ServeError};
@@ -36,6 +38,8 @@ use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
 use crate::topics::{Topic, Topics};
+
+mod cluster;
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -81,6 +85,12 @@ pub enum BrokerError {
     /// The token file is wrong.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// The Kubernetes API cannot be used.
+    #[error(transparent)]
+    Kubernetes(#[from] ClientError),
+    /// This process must not run as the broker that it was started as.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
     /// The listeners cannot be opened.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -151,7 +161,10 @@ impl Process {
         let (for_metrics, for_readiness) = (storage.clone(), storage.clone());
         self.subjects.metrics.observe_storage(Box::new(move || for_metrics.status()));
         self.subjects.readiness.watch_storage(Box::new(move || for_readiness.status()));
-        let outcome = Box::pin(self.with_topics(&storage, authenticator)).await;
+        let outcome = match &self.config.cluster {
+            Some(cluster) => Box::pin(self.with_cluster(cluster, &storage, authenticator)).await,
+            None => Box::pin(self.with_topics(&storage, authenticator)).await,
+        };
         let closed = in_background("closing storage", move || storage.close()).await?;
         match (outcome, closed) {
             (Ok(()), closed) => Ok(closed?),
@@ -225,7 +238,8 @@ impl Process {
             format_version: FORMAT_VERSION,
             default_partitions: self.config.default_partitions,
         });
-        let outcome = self.with_jobs(broker, Some(controller.clone()), authenticator).await;
+        let listen = self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address()));
+        let outcome = self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator).await;
         groups.stop().await;
         controller.stop().await;
         outcome
@@ -254,6 +268,7 @@ impl Process {
         &self,
         broker: Arc<service::Broker>,
         alone: Option<Arc<Controller>>,
+        listen: Vec<server::Listener>,
         authenticator: Authenticator,
     ) -> Result<(), BrokerError> {
         let manifest = match &alone {
@@ -268,7 +283,7 @@ impl Process {
         if let (Some(manifest), Some(controller)) = (manifest, alone) {
             jobs.push(tokio::spawn(follow_manifest(manifest, controller, stop.clone())));
         }
-        let outcome = self.serve(broker, authenticator).await;
+        let outcome = self.serve(broker, listen, &authenticator).await;
         stop.cancel();
         for job in jobs {
             job.await?;
@@ -287,15 +302,13 @@ impl Process {
     }
 
     /// Opens the listeners, is ready until told to stop, drains.
-    async fn serve(&self, broker: Arc<service::Broker>, authenticator: Authenticator) -> Result<(), BrokerError> {
-        let options = server::Options {
-            listen: self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address())).collect(),
-            max_connections: open_files::max_connections(self.open_files),
-            memory_limit: self.config.memory_limit.bytes() as usize,
-            drain_timeout: DRAIN,
-            authenticator,
-            ..server::Options::default()
-        };
+    async fn serve(
+        &self,
+        broker: Arc<service::Broker>,
+        listen: Vec<server::Listener>,
+        authenticator: &Authenticator,
+    ) -> Result<(), BrokerError> {
+        let options = self.server_options(authenticator, listen);
         let shutdown = CancellationToken::new();
         let server = server::serve(options, broker, shutdown.clone()).await?;
         for address in server.addresses() {

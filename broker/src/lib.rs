@@ -65,7 +65,6 @@ pub mod context;
 pub mod controller;
 pub mod coordinator;
 pub mod crash;
-pub mod election;
 pub mod manifest;
 pub mod memory;
 pub mod metadata;

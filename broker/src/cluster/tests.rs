@@ -111,8 +111,8 @@ impl Cluster {
         let (images, image) = watch::channel(Arc::<Image>::default());
         tokio::spawn(follow(identity.clone(), self.store.clone(), images, stop.clone()));
         image.clone().wait_for(|image| image.complete).await.unwrap();
-        let acting = Leadership::Acting { epoch: 1, write_until: Instant::now() + Duration::from_hours(1) };
-        let (leadership, elected) = watch::channel(if id == 0 { acting } else { Leadership::Follower });
+        let acting = Leadership::Acting { epoch: 1, write_until: Duration::from_hours(1_000_000) };
+        let (leadership, elected) = watch::channel(if id == 0 { acting } else { Leadership::Follower { holder: None } });
         let brokers = Brokers::new(id, "cluster".to_owned());
         let parts = Parts {
             context,

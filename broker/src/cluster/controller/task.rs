@@ -92,8 +92,8 @@ impl Task {
         loop {
             let leadership = self.parts.leadership.borrow_and_update().clone();
             match leadership {
-                Leadership::Acting { epoch, write_until } if write_until > Instant::now() => {
-                    let now = self.parts.context.clock().since_boot();
+                Leadership::Acting { epoch, write_until } if write_until > self.now() => {
+                    let now = self.now();
                     let current = term.filter(|term| term.epoch == epoch).unwrap_or(Term { epoch, since: now });
                     if term.is_none_or(|term| term.epoch != epoch) {
                         self.operations = 0..0;
@@ -116,13 +116,17 @@ impl Task {
         }
     }
 
-    async fn round(&mut self, term: Term, write_until: Instant) {
+    fn now(&self) -> Duration {
+        self.parts.context.clock().since_boot()
+    }
+
+    async fn round(&mut self, term: Term, write_until: Duration) {
         let image = self.parts.image.borrow_and_update().clone();
         // What is seen must be of this term: what an earlier controller wrote last may still be on its way here.
         let Some(state) = image.state.as_ref().filter(|state| state.spec.controller_epoch == term.epoch) else { return };
         let plan = self.plan(&image, &state.spec, term);
         self.say(&plan.unplaced);
-        let store = self.parts.store.until(write_until);
+        let store = self.parts.store.until(Instant::now() + write_until.saturating_sub(self.now()));
         let (written, result) = self.carry_out(&*store, &image, state, plan, term).await;
         match result {
             Ok(()) => {}

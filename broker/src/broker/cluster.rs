@@ -1,0 +1,259 @@
+//! The part of a broker's start and stop that belongs to a cluster.
+//!
+//! Start: the cluster's objects are followed → the election is entered → the broker registers → it is heard, and serves what
+//! it is given → the internal listener → as alone from here: jobs, listeners for clients, ready. Stop is the reverse, and
+//! says first that it comes.
+
+use std::sync::Arc;
+
+use taffrail_crds::ClusterSpec;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{BrokerError, DRAIN, Process, in_background, show_partitions};
+use crate::brokers::Brokers;
+use crate::cluster::Session;
+use crate::cluster::follow::follow;
+use crate::cluster::image::{Identity, Image};
+use crate::cluster::member::{Member, Parts};
+use crate::cluster::topics::ClusterTopics;
+use crate::config::cluster::ClusterConfig;
+use crate::context::Context;
+use crate::coordinator::groups::Groups;
+use crate::coordinator::runtime::Limits;
+use crate::election::{self, Election, LeaseApi};
+use crate::metadata::kubernetes::client;
+use crate::metadata::{KubernetesStore, MetadataStore};
+use crate::open_files;
+use crate::peers::Peers;
+use crate::producer_ids::ProducerIds;
+use crate::readiness::Phase;
+use crate::registration::{self, Registration};
+use crate::security::Authenticator;
+use crate::server::{self, Listener};
+use crate::service;
+use crate::storage::{FORMAT_VERSION, Storage};
+use crate::topics::Topics;
+
+/// The cluster as it is followed.
+struct Followed<'a> {
+    settings: &'a ClusterConfig,
+    identity: Identity,
+    context: Context,
+    client: kube::Client,
+    store: Arc<dyn MetadataStore>,
+    image: watch::Receiver<Arc<Image>>,
+}
+
+impl Process {
+    /// Takes part in the cluster that `settings` name.
+    pub(super) async fn with_cluster(
+        &self,
+        settings: &ClusterConfig,
+        storage: &Arc<dyn Storage>,
+        authenticator: Authenticator,
+    ) -> Result<(), BrokerError> {
+        self.subjects.readiness.set(Phase::Starting("reading the cluster's metadata"));
+        let meta = storage.meta();
+        let context = in_background("reading log time", move || Context::system(&*meta)).await??;
+        let client = client::connect(settings.kubeconfig.as_deref()).await?;
+        let identity = Identity { cluster: settings.cluster.clone(), namespace: settings.namespace.clone() };
+        let metrics = self.subjects.metrics.metadata.clone();
+        let store: Arc<dyn MetadataStore> =
+            Arc::new(KubernetesStore::new(client.clone(), &identity.namespace, &identity.cluster, metrics));
+        let (images, image) = watch::channel(Arc::default());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follow(identity.clone(), store.clone(), images, stop.clone()));
+        let followed = Followed { settings, identity, context, client, store, image };
+        let outcome = Box::pin(self.with_election(followed, storage, authenticator)).await;
+        stop.cancel();
+        following.await?;
+        outcome
+    }
+
+    async fn with_election(
+        &self,
+        mut followed: Followed<'_>,
+        storage: &Arc<dyn Storage>,
+        authenticator: Authenticator,
+    ) -> Result<(), BrokerError> {
+        let complete = followed.image.wait_for(|image| image.complete);
+        if self.stop.run_until_cancelled(complete).await.is_none() {
+            return Ok(());
+        }
+        let Followed { settings, identity, context, client, store, .. } = &followed;
+        let election = Election::start(election::Settings {
+            lease: LeaseApi::new(client.clone(), &identity.namespace, &identity.cluster),
+            store: store.clone(),
+            context: context.clone(),
+            cluster: identity.cluster.clone(),
+            broker: settings.broker_id,
+            pod: format!("{}-{}", identity.cluster, settings.broker_id),
+            times: election::Times {
+                lease: settings.lease_duration.into(),
+                renew_deadline: settings.renew_deadline.into(),
+                retry: settings.retry_period.into(),
+            },
+        });
+        self.subjects.readiness.set(Phase::Starting("registering"));
+        let begun = Registration::begin(self.registration(&followed, storage));
+        let outcome = match self.stop.run_until_cancelled(begun).await {
+            None => Ok(()),
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(registration)) => {
+                let running = Box::pin(self.with_member(&followed, &election, &registration, storage, authenticator));
+                let outcome = self.until_replaced(&registration, running).await;
+                registration.stop().await;
+                outcome
+            }
+        };
+        election.stop().await;
+        outcome
+    }
+
+    fn registration(&self, followed: &Followed<'_>, storage: &Arc<dyn Storage>) -> registration::Settings {
+        let settings = followed.settings;
+        registration::Settings {
+            store: followed.store.clone(),
+            meta: storage.meta(),
+            identity: storage.identity(),
+            context: followed.context.clone(),
+            cluster: settings.cluster.clone(),
+            broker: settings.broker_id,
+            host: settings.advertise_host.clone(),
+            internal_port: settings.internal_listen.port(),
+            ports: self.config.listen.iter().map(|listen| listen.socket_address().port()).collect(),
+            zone_file: settings.zone_file.clone(),
+        }
+    }
+
+    /// Another process with this broker's number ends this one, in good order.
+    async fn until_replaced(
+        &self,
+        registration: &Registration,
+        mut running: impl Future<Output = Result<(), BrokerError>> + Unpin,
+    ) -> Result<(), BrokerError> {
+        tokio::select! {
+            outcome = &mut running => outcome,
+            replaced = registration.ended() => {
+                self.stop.cancel();
+                running.await.and(Err(replaced.into()))
+            }
+        }
+    }
+
+    async fn with_member(
+        &self,
+        followed: &Followed<'_>,
+        election: &Election,
+        registration: &Registration,
+        storage: &Arc<dyn Storage>,
+        authenticator: Authenticator,
+    ) -> Result<(), BrokerError> {
+        let Followed { settings, identity, context, store, image, .. } = followed;
+        // The registration says what this start cannot vouch for: whatever it leads, it leads under a higher epoch (D7).
+        let marked = storage.clone();
+        in_background("noting the registration", move || marked.mark_complete()).await??;
+        let topics = Topics::new();
+        show_partitions(&self.subjects.metrics, &topics);
+        let brokers = Brokers::new(settings.broker_id, registration.cluster_id.to_string());
+        let memory_limit = self.config.memory_limit.bytes() as usize;
+        let peers = Peers::new(brokers.clone(), memory_limit);
+        let parts = Parts {
+            context: context.clone(),
+            identity: identity.clone(),
+            store: store.clone(),
+            image: image.clone(),
+            leadership: election.leadership(),
+            session_timeout: settings.session_timeout.into(),
+            storage: storage.clone(),
+            topics: topics.clone(),
+            brokers: brokers.clone(),
+            peers: peers.clone(),
+            me: Session { broker: settings.broker_id, incarnation: registration.incarnation },
+        };
+        let (member, control) = in_background("joining the cluster", move || Member::join(parts)).await??;
+        let meta = storage.meta();
+        let producer_ids = in_background("reading producer ids", move || ProducerIds::open(meta)).await??;
+        let groups = Arc::new(Groups::start(context, &topics, Limits::default()));
+        let controller = ClusterTopics::new(
+            context.clone(),
+            identity.clone(),
+            store.clone(),
+            image.clone(),
+            topics.clone(),
+        );
+        let broker = Arc::new(service::Broker {
+            context: context.clone(),
+            brokers,
+            peers,
+            storage: storage.clone(),
+            topics,
+            groups: groups.clone(),
+            controller,
+            metrics: self.subjects.metrics.clone(),
+            producer_ids,
+            data_dir: self.config.data_dir.display().to_string(),
+            format_version: FORMAT_VERSION,
+            default_partitions: self.config.default_partitions,
+        });
+        let shutdown = CancellationToken::new();
+        let internal = server::serve_internal(
+            settings.internal_listen,
+            service::internal_routes(&broker).add_service(control),
+            self.server_options(&authenticator, Vec::new()),
+            &self.subjects.metrics,
+            shutdown.clone(),
+        );
+        let outcome = match internal {
+            Ok(internal) => {
+                let spec = image.borrow().cluster.as_ref().map(|cluster| cluster.spec.spec.clone());
+                let listeners = self.listeners(spec.as_ref());
+                let outcome = tokio::select! {
+                    outcome = self.with_jobs(broker, None, listeners, authenticator) => outcome,
+                    () = announce(&self.stop, &member) => unreachable!("it waits for ever once it has said so"),
+                };
+                shutdown.cancel();
+                internal.stopped().await;
+                outcome
+            }
+            Err(error) => Err(error.into()),
+        };
+        groups.stop().await;
+        member.leave().await;
+        outcome
+    }
+
+    /// The listeners for clients, by the names that the Cluster gives to their ports.
+    fn listeners(&self, spec: Option<&ClusterSpec>) -> Vec<Listener> {
+        let known = spec.map(ClusterSpec::listeners).unwrap_or_default();
+        let named = |address: std::net::SocketAddr| {
+            let known = known.iter().find(|listener| listener.port == i32::from(address.port()));
+            Listener {
+                name: known.map_or_else(|| format!("port-{}", address.port()), |known| known.name.clone()).into(),
+                address,
+                exposed: known.is_some_and(|known| known.expose.is_some()),
+            }
+        };
+        self.config.listen.iter().map(|listen| named(listen.socket_address())).collect()
+    }
+
+    /// What holds for all listeners.
+    pub(super) fn server_options(&self, authenticator: &Authenticator, listen: Vec<Listener>) -> server::Options {
+        server::Options {
+            listen,
+            max_connections: open_files::max_connections(self.open_files),
+            memory_limit: self.config.memory_limit.bytes() as usize,
+            drain_timeout: DRAIN,
+            authenticator: authenticator.clone(),
+            ..server::Options::default()
+        }
+    }
+}
+
+/// Says that the broker is about to stop, once it is.
+async fn announce(stop: &CancellationToken, member: &Member) {
+    stop.cancelled().await;
+    member.announce_stop();
+    std::future::pending().await
+}
