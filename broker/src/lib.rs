@@ -31,6 +31,7 @@
 //!
 //! What is wanted:
 //! - [`controller`]: makes, changes, removes topics and brings them back. [`metadata`]: where it keeps them.
+//! - [`election`]: which broker of a cluster is controller. [`registration`]: who this broker is among them.
 //! - [`manifest`]: Topic objects from files. [`retention`]: gives up what is too old or too much.
 //!
 //! The process:
@@ -63,6 +64,7 @@ pub mod context;
 pub mod controller;
 pub mod coordinator;
 pub mod crash;
+pub mod election;
 pub mod manifest;
 pub mod memory;
 pub mod metadata;
@@ -71,6 +73,7 @@ pub mod open_files;
 pub mod partition;
 pub mod producer_ids;
 pub mod readiness;
+pub mod registration;
 pub mod retention;
 pub mod security;
 pub mod server;
