@@ -166,6 +166,8 @@ struct World {
     candidates: Vec<Candidate>,
     random: StdRng,
     now: f64,
+    /// When a person deleted the Lease last.
+    deleted: f64,
     terms: usize,
 }
 
@@ -197,7 +199,7 @@ impl World {
             stray: Vec::new(),
         });
         let candidates = candidates.collect();
-        Self { lease: None, versions: 0, candidates, random, now: 0.0, terms: 0 }
+        Self { lease: None, versions: 0, candidates, random, now: 0.0, deleted: 0.0, terms: 0 }
     }
 
     fn write(&mut self, holder: Option<String>) -> Seen {
@@ -276,8 +278,9 @@ impl World {
     fn meddle(&mut self) {
         let all_know = self.candidates.iter().all(|candidate| candidate.core.last.is_some());
         if all_know && self.lease.is_some() {
-            if self.random.random() {
-                self.lease = None;
+            // Twice in a row looks, to whoever did not look between, like once.
+            if self.random.random() && self.now - self.deleted > 60.0 {
+                (self.lease, self.deleted) = (None, self.now);
             } else {
                 self.write(Some("nobody".to_owned()));
             }
