@@ -32,6 +32,7 @@
 //!
 //! What is wanted:
 //! - [`controller`]: makes, changes, removes topics and brings them back. [`metadata`]: where it keeps them.
+//! - [`election`]: which broker of a cluster is controller. [`registration`]: who this broker is among them.
 //! - [`manifest`]: Topic objects from files. [`retention`]: gives up what is too old or too much.
 //!
 //! The process:
@@ -65,6 +66,7 @@ pub mod context;
 pub mod controller;
 pub mod coordinator;
 pub mod crash;
+pub mod election;
 pub mod manifest;
 pub mod memory;
 pub mod metadata;
@@ -74,6 +76,7 @@ pub mod partition;
 pub mod peers;
 pub mod producer_ids;
 pub mod readiness;
+pub mod registration;
 pub mod retention;
 pub mod security;
 pub mod server;

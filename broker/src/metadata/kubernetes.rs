@@ -27,7 +27,7 @@ use budget::Budget;
 mod budget;
 pub mod client;
 mod document;
-mod errors;
+pub(crate) mod errors;
 mod watch;
 
 /// Label of every object that belongs to a Cluster, with the Cluster's name.

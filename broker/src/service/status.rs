@@ -328,6 +328,8 @@ impl IntoLogError for InitProducerError {
         match self {
             Self::NotGiven { .. } => refusal(Reason::UnknownProducer, self),
             Self::Storage(error) => error.into_log_error(),
+            // No identity was given, whatever became of the block.
+            Self::Metadata(_) => refusal(Reason::Unavailable, self),
         }
     }
 }

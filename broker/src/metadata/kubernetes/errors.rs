@@ -4,11 +4,11 @@
 use hyper_util::client::legacy;
 use kube::core::Status;
 
-use super::{Kind, MetadataError};
+use crate::metadata::{Kind, MetadataError};
 
 /// Why a call brought nothing.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It was not made.
     NotMade(String),
     /// The API server said no.
@@ -35,7 +35,7 @@ fn never_connected(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> b
 }
 
 /// An error with its causes: the outer ones alone say little.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -50,7 +50,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 impl Failure {
     /// No answer in time.
-    pub(super) fn late() -> Self {
+    pub(crate) fn late() -> Self {
         Self::NoAnswer("the Kubernetes API did not answer in time".to_owned())
     }
 
@@ -63,7 +63,7 @@ impl Failure {
 
     /// Of a read of one object: nothing, if it is not there. That a kind, its definition or its server is gone does not
     /// mean that its objects are (M9).
-    pub(super) fn of_get(self, name: &str) -> Result<(), MetadataError> {
+    pub(crate) fn of_get(self, name: &str) -> Result<(), MetadataError> {
         match self {
             Self::Said(status) if is_absent(&status, name) => Ok(()),
             other => Err(other.unavailable()),
@@ -71,12 +71,12 @@ impl Failure {
     }
 
     /// Of a list.
-    pub(super) fn of_list(self) -> MetadataError {
+    pub(crate) fn of_list(self) -> MetadataError {
         self.unavailable()
     }
 
     /// Of a change of an object.
-    pub(super) fn of_change(self, kind: Kind, name: &str) -> MetadataError {
+    pub(crate) fn of_change(self, kind: Kind, name: &str) -> MetadataError {
         let named = name.to_owned();
         let status = match self {
             Self::NotMade(what) => return MetadataError::Unavailable(what),
