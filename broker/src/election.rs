@@ -92,11 +92,10 @@ impl Election {
         self.leadership.clone()
     }
 
-    /// Tells that a controller of a higher epoch than `epoch` was seen: the term ends at once. If this process still holds
-    /// the Lease, it begins another.
-    pub fn deposed(&self, epoch: i32) {
-        // The task is gone only after a stop.
-        let _ = self.deposed.send(epoch);
+    /// Takes epochs of this process in which a controller of a higher epoch was seen: the term ends at once. If this process
+    /// still holds the Lease, it begins another.
+    pub fn deposed(&self) -> mpsc::UnboundedSender<i32> {
+        self.deposed.clone()
     }
 
     /// Gives up the Lease, so that another broker can take it at once.

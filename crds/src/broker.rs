@@ -59,8 +59,8 @@ pub struct BrokerSpec {
     #[schemars(range(min = 0))]
     pub incarnation: i64,
 
-    /// The earlier incarnation that this one continues with nothing lost: it ended in good order, or the machine's page
-    /// cache outlived it. Not set: not proven, so that the broker's replicas count as behind.
+    /// The earliest incarnation since which nothing was lost: each session from it on ended in good order, or the machine's
+    /// page cache outlived it. Not set: not proven, so that the broker's replicas count as behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub continues: Option<i64>,

@@ -5,6 +5,7 @@
 //! says first that it comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use taffrail_crds::ClusterSpec;
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use crate::cluster::follow::follow;
 use crate::cluster::image::{Identity, Image};
 use crate::cluster::member::{Member, Parts};
 use crate::cluster::topics::ClusterTopics;
-use crate::config::cluster::ClusterConfig;
+use crate::config::ClusterConfig;
 use crate::context::Context;
 use crate::coordinator::groups::Groups;
 use crate::coordinator::runtime::Limits;
@@ -90,9 +91,9 @@ impl Process {
             broker: settings.broker_id,
             pod: format!("{}-{}", identity.cluster, settings.broker_id),
             times: election::Times {
-                lease: settings.lease_duration.into(),
-                renew_deadline: settings.renew_deadline.into(),
-                retry: settings.retry_period.into(),
+                lease: time(settings.lease_duration),
+                renew_deadline: time(settings.renew_deadline),
+                retry: time(settings.retry_period),
             },
         });
         self.subjects.readiness.set(Phase::Starting("registering"));
@@ -165,7 +166,8 @@ impl Process {
             store: store.clone(),
             image: image.clone(),
             leadership: election.leadership(),
-            session_timeout: settings.session_timeout.into(),
+            deposed: election.deposed(),
+            session_timeout: time(settings.session_timeout),
             storage: storage.clone(),
             topics: topics.clone(),
             brokers: brokers.clone(),
@@ -173,9 +175,10 @@ impl Process {
             me: Session { broker: settings.broker_id, incarnation: registration.incarnation },
         };
         let (member, control) = in_background("joining the cluster", move || Member::join(parts)).await??;
-        let meta = storage.meta();
-        let producer_ids = in_background("reading producer ids", move || ProducerIds::open(meta)).await??;
-        let groups = Arc::new(Groups::start(context, &topics, Limits::default()));
+        let (meta, objects, cluster) = (storage.meta(), store.clone(), identity.cluster.clone());
+        let ids = move || ProducerIds::of_cluster(meta, objects, &cluster);
+        let producer_ids = in_background("reading producer ids", ids).await??;
+        let groups = Groups::start(context, &topics, Limits::default());
         let controller = ClusterTopics::new(
             context.clone(),
             identity.clone(),
@@ -256,4 +259,8 @@ async fn announce(stop: &CancellationToken, member: &Member) {
     stop.cancelled().await;
     member.announce_stop();
     std::future::pending().await
+}
+
+fn time(time: taffrail_crds::duration::Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

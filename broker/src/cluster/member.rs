@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use taffrail_crds::BrokerSpec;
 use taffrail_proto::internal::v1::controller_server::ControllerServer;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ pub struct Parts {
     pub image: watch::Receiver<Arc<Image>>,
     /// Whether this broker acts as controller.
     pub leadership: watch::Receiver<Leadership>,
+    /// Told of epochs in which somebody else has become controller since.
+    pub deposed: mpsc::UnboundedSender<i32>,
     /// How long a broker may be silent.
     pub session_timeout: Duration,
     /// The logs.
@@ -67,7 +69,7 @@ impl Member {
     /// Takes part: is heard, serves what it is given, acts as controller when elected. Answers also what serves the internal
     /// calls of others. Blocks for a moment.
     pub fn join(parts: Parts) -> Result<(Self, ControllerServer<heartbeat::Service>), StorageError> {
-        let Parts { context, identity, store, image, leadership, session_timeout, storage, topics, brokers, peers, me } =
+        let Parts { context, identity, store, image, leadership, deposed, session_timeout, storage, topics, brokers, peers, me } =
             parts;
         let stop = CancellationToken::new();
         let liveness = Arc::new(Mutex::new(Liveness::new(session_timeout)));
@@ -104,7 +106,7 @@ impl Member {
         let telling =
             heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
         let control =
-            task::Parts { context, identity, store, image: image.clone(), leadership, liveness, purger };
+            task::Parts { context, identity, store, image: image.clone(), leadership, deposed, liveness, purger };
         let jobs = vec![
             tokio::spawn(telling),
             tokio::spawn(task::run(control, stop.clone())),

@@ -120,6 +120,7 @@ impl Cluster {
             store: self.store.clone(),
             image,
             leadership: elected,
+            deposed: tokio::sync::mpsc::unbounded_channel().0,
             session_timeout: Duration::from_millis(1_200),
             storage,
             topics: topics.clone(),

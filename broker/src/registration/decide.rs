@@ -42,9 +42,9 @@ pub fn check_volume(kept: Option<&Kept>, cluster: Uuid, broker: i32) -> Result<(
     }
 }
 
-/// The incarnation of a start, and the one that it continues.
+/// The incarnation of a start, and the earliest one since which nothing was lost.
 ///
-/// It continues the session that was registered last if that ran on this volume and the volume proves that nothing was lost
+/// It continues the session that was registered last, and what that one continued, if that ran on this volume and the volume proves that nothing was lost
 /// since. A registration that is later than what the volume remembers proves the contrary: the volume is an older copy. One
 /// that is earlier was restored, and nobody knows what was between.
 pub fn session(kept: &Kept, found: Option<&BrokerSpec>, identity: &Identity) -> (i64, Option<i64>) {
@@ -54,7 +54,7 @@ pub fn session(kept: &Kept, found: Option<&BrokerSpec>, identity: &Identity) -> 
         Some(found) => {
             let same = found.storage_id.0 == identity.storage;
             let known = (kept.registered..=kept.incarnation).contains(&found.incarnation);
-            (same && known).then_some(found.incarnation)
+            (same && known).then(|| found.continues.unwrap_or(found.incarnation))
         }
     };
     (incarnation, previous.filter(|_| identity.complete))

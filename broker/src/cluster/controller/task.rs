@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,6 +52,8 @@ pub struct Parts {
     pub image: watch::Receiver<Arc<Image>>,
     /// Whether this broker acts.
     pub leadership: watch::Receiver<Leadership>,
+    /// Told of epochs in which somebody else has become controller since.
+    pub deposed: mpsc::UnboundedSender<i32>,
     /// What was heard of brokers.
     pub liveness: Arc<Mutex<Liveness>>,
     /// Deletes data of topics whose time is over.
@@ -123,7 +125,14 @@ impl Task {
     async fn round(&mut self, term: Term, write_until: Duration) {
         let image = self.parts.image.borrow_and_update().clone();
         // What is seen must be of this term: what an earlier controller wrote last may still be on its way here.
-        let Some(state) = image.state.as_ref().filter(|state| state.spec.controller_epoch == term.epoch) else { return };
+        let Some(state) = image.state.as_ref() else { return };
+        if state.spec.controller_epoch > term.epoch {
+            // The election ends with the broker: then nobody need know.
+            let _ = self.parts.deposed.send(term.epoch);
+        }
+        if state.spec.controller_epoch != term.epoch {
+            return;
+        }
         let plan = self.plan(&image, &state.spec, term);
         self.say(&plan.unplaced);
         let store = self.parts.store.until(Instant::now() + write_until.saturating_sub(self.now()));
