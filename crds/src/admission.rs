@@ -106,7 +106,12 @@ pub fn admit_kind(kind: Kind, new: &Value, old: Option<&Value>) -> Vec<Fault> {
 
 /// The Topic as it is stored: defaults of the schema filled in, as an API server does.
 pub fn with_defaults(object: &Value) -> Value {
-    let rules = rules(Kind::Topic);
+    with_defaults_of(Kind::Topic, object)
+}
+
+/// An object of that kind as it is stored, as [`with_defaults`].
+pub fn with_defaults_of(kind: Kind, object: &Value) -> Value {
+    let rules = rules(kind);
     apply_defaults(&rules.schema, &schema::without_nulls(&rules.schema, object))
 }
 

@@ -1,0 +1,162 @@
+//! A Topic's status: from what was decided about it and what its slices say. Pure.
+
+use std::time::SystemTime;
+
+use taffrail_crds::condition::{Condition, ConditionStatus, READY, RECONCILING, STALLED, set_condition};
+use taffrail_crds::{PartitionSlice, PartitionState, Topic, TopicStatus};
+use uuid::Uuid;
+
+use super::accept::{ACCEPTED, Identity, Verdict};
+
+/// Type of the condition that says whether partitions have fewer replicas in sync than they shall.
+pub const UNDER_REPLICATED: &str = "UnderReplicated";
+
+/// Most partitions that a message names.
+const MAX_NAMED: usize = 5;
+
+/// The status of a Topic.
+pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid, now: SystemTime) -> TopicStatus {
+    let mut status = topic.status.clone().unwrap_or_default();
+    let generation = topic.metadata.generation;
+    status.observed_generation = generation;
+    match &verdict.accepted {
+        Some(Identity::New) => status.topic_id = Some(new_id().to_string()),
+        Some(Identity::Known(id)) => status.topic_id = Some(id.clone()),
+        None => {}
+    }
+    if verdict.accepted.is_some() && verdict.refused.is_none() {
+        status.accepted_generation = generation;
+    }
+    let seen = Seen::of(&verdict.slices, topic.spec.partitions);
+    let has_id = status.topic_id.is_some();
+    status.partitions = has_id.then_some(seen.present);
+    status.ready_partitions = has_id.then_some(seen.ready);
+    for mut condition in conditions(verdict, &seen, topic.spec.partitions) {
+        condition.observed_generation = generation;
+        set_condition(&mut status.conditions, condition, now);
+    }
+    status
+}
+
+/// What the slices say of a topic's partitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    present: i32,
+    ready: i32,
+    /// Partitions that are there and have no leader, with why.
+    leaderless: Vec<(i32, Option<String>)>,
+    /// The least replicas in sync of a partition.
+    in_sync: i32,
+}
+
+impl Seen {
+    fn of(slices: &[PartitionSlice], wanted: i32) -> Self {
+        let partitions = || slices.iter().flat_map(|slice| &slice.spec.partitions).filter(|p| p.index < wanted);
+        let is_ready = |partition: &&PartitionState| partition.leader.is_some();
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        Self {
+            present: count(slices.iter().map(|slice| slice.spec.partitions.len()).sum()),
+            ready: count(partitions().filter(is_ready).count()),
+            leaderless: partitions().filter(|p| !is_ready(p)).map(|p| (p.index, p.fault.clone())).collect(),
+            in_sync: partitions().map(|partition| count(partition.isr.len())).min().unwrap_or(0),
+        }
+    }
+}
+
+fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
+    use ConditionStatus::{False, True, Unknown};
+    let ready = readiness(seen, wanted);
+    let (accepted, ready, reconciling, stalled) = match (&verdict.accepted, &verdict.refused) {
+        // A verdict has one of the two.
+        (_, None) => {
+            let work = if ready.status == True { False } else { True };
+            let (reason, message) = (ready.reason.clone(), ready.message.clone());
+            (
+                Condition::new(ACCEPTED, True, "Accepted", "the brokers hold it"),
+                ready,
+                Condition::new(RECONCILING, work, &reason, message),
+                Condition::new(STALLED, False, "Accepted", ""),
+            )
+        }
+        (Some(_), Some(refusal)) => (
+            Condition::new(ACCEPTED, True, "Accepted", "the brokers hold it as it was before its last change"),
+            Condition::new(READY, False, refusal.reason, &*refusal.message),
+            Condition::new(RECONCILING, False, refusal.reason, ""),
+            Condition::new(STALLED, True, refusal.reason, &*refusal.message),
+        ),
+        (None, Some(refusal)) => (
+            Condition::new(ACCEPTED, False, refusal.reason, &*refusal.message),
+            Condition::new(READY, False, refusal.reason, &*refusal.message),
+            Condition::new(RECONCILING, False, refusal.reason, ""),
+            Condition::new(STALLED, True, refusal.reason, &*refusal.message),
+        ),
+    };
+    let under = match &verdict.accepted {
+        None => Condition::new(UNDER_REPLICATED, Unknown, "NotAccepted", ""),
+        Some(_) if seen.in_sync.max(1) < verdict.replicas => Condition::new(
+            UNDER_REPLICATED,
+            True,
+            "OneReplica",
+            format!("{} replicas are asked for; this version of the brokers keeps one of each partition", verdict.replicas),
+        ),
+        Some(_) => Condition::new(UNDER_REPLICATED, False, "AsAsked", ""),
+    };
+    vec![accepted, ready, reconciling, stalled, under]
+}
+
+/// Whether all partitions can be written and read.
+fn readiness(seen: &Seen, wanted: i32) -> Condition {
+    if seen.ready >= wanted {
+        return Condition::new(READY, ConditionStatus::True, "Serving", format!("{} of {wanted} partitions are served", seen.ready));
+    }
+    if seen.leaderless.is_empty() {
+        let message = format!("{} of {wanted} partitions are placed on brokers", seen.present.min(wanted));
+        return Condition::new(READY, ConditionStatus::False, "WaitingForBrokers", message);
+    }
+    let named: Vec<String> = seen.leaderless.iter().take(MAX_NAMED).map(|(index, _)| index.to_string()).collect();
+    let more = if seen.leaderless.len() > MAX_NAMED { ", ..." } else { "" };
+    let faults = seen.leaderless.iter().find_map(|(index, fault)| Some((index, fault.as_ref()?)));
+    let fault = faults.map(|(index, fault)| format!("; partition {index}: {fault}")).unwrap_or_default();
+    let message =
+        format!("{} of {wanted} partitions have no leader: {}{more}{fault}", seen.leaderless.len(), named.join(", "));
+    Condition::new(READY, ConditionStatus::False, "PartitionsWithoutLeader", message)
+}
+
+/// Something that a human should notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Whether somebody should look at it.
+    pub warning: bool,
+    /// In one word.
+    pub reason: String,
+    /// In a sentence.
+    pub note: String,
+}
+
+/// What is new: that it was accepted, is served, or is not any more.
+pub fn events(old: &TopicStatus, new: &TopicStatus) -> Vec<News> {
+    let mut news = Vec::new();
+    if old.topic_id.is_none()
+        && let Some(id) = &new.topic_id
+    {
+        news.push(News { warning: false, reason: "Accepted".to_owned(), note: format!("the topic's id is {id}") });
+    }
+    let find = |status: &TopicStatus, type_: &str| status.conditions.iter().find(|known| known.type_ == type_).cloned();
+    let changed = |type_: &str| {
+        let (before, now) = (find(old, type_), find(new, type_)?);
+        let same = before.is_some_and(|before| before.status == now.status && before.reason == now.reason);
+        (!same).then_some(now)
+    };
+    if let Some(stalled) = changed(STALLED).filter(|condition| condition.status == ConditionStatus::True) {
+        news.push(News { warning: true, reason: stalled.reason, note: stalled.message });
+    } else if let Some(ready) = changed(READY) {
+        let warning = ready.reason == "PartitionsWithoutLeader";
+        if warning || ready.status == ConditionStatus::True {
+            news.push(News { warning, reason: ready.reason, note: ready.message });
+        }
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests;
