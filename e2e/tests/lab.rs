@@ -44,7 +44,7 @@ spec:
   volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 "#;
 
-const HELP: &str = r#"
+const HELP: &str = r"
 apiVersion: v1
 kind: Pod
 metadata: {name: help}
@@ -56,7 +56,7 @@ spec:
       image: ghcr.io/taffrail/taffrail:0.1.0
       args: [--help]
       securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-"#;
+";
 
 /// A namespace in which the counter runs.
 fn counting(lab: &Lab) -> Result<(Namespace<'_>, Pod<'_>)> {
@@ -200,7 +200,7 @@ fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
 /// What of the machine a cluster could leave changed: network devices, mounts, loop devices, settings of the kernel.
 fn machine() -> Result<Vec<String>> {
     let mut links: Vec<String> = fs::read_dir("/sys/class/net")?
-        .map(|link| link.map(|link| format!("{:?}", link.file_name())))
+        .map(|link| link.map(|link| link.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_, _>>()?;
     links.sort();
     let mounts = fs::read_to_string("/proc/mounts")?;

@@ -77,14 +77,12 @@ pub fn test_alone<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) 
 }
 
 fn run<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) -> Result<()> {
-    match Lab::here()? {
-        Some(lab) => lab.run(body),
-        None => {
-            let sandbox = Sandbox::shared()?;
-            sandbox.provide(images)?;
-            sandbox.run_test(test_name::<F>()?)
-        }
+    if let Some(lab) = Lab::here()? {
+        return lab.run(body);
     }
+    let sandbox = Sandbox::shared()?;
+    sandbox.provide(images)?;
+    sandbox.run_test(test_name::<F>()?)
 }
 
 /// The name of the test whose body this is: `crate::name::{{closure}}`.
