@@ -24,6 +24,7 @@
 mod fault;
 mod namespace;
 mod node;
+mod operator;
 mod part;
 mod pod;
 mod sandbox;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 
 use super::programs;
 use crate::cli::{self, Ended, project};
+use crate::loop_volume::root;
 
 pub use fault::Fault;
 pub use namespace::Namespace;
@@ -51,6 +53,9 @@ pub use sandbox::Sandbox;
 
 /// How long most things in a cluster may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long the chart may take until everything it installs is ready.
+const INSTALL_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Names the configuration file of a cluster to test in, which has the images already.
 pub const KUBECONFIG: &str = "TAFFRAIL_E2E_KUBECONFIG";
@@ -79,6 +84,9 @@ pub fn test_alone<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) 
 fn run<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) -> Result<()> {
     if let Some(lab) = Lab::here()? {
         return lab.run(body);
+    }
+    if !root()? {
+        return Ok(());
     }
     let sandbox = Sandbox::shared()?;
     sandbox.provide(images)?;
@@ -149,9 +157,14 @@ impl Lab {
         cli::run(self.command("kubectl").args(arguments), input)
     }
 
-    /// Runs Helm.
+    /// Runs Helm, with nothing of what the user has configured for it.
     pub fn helm(&self, arguments: &[&str]) -> Result<Ended> {
-        cli::run(self.command("helm").args(arguments), "")
+        let home = tempfile::tempdir()?;
+        let mut command = self.command("helm");
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(variable, home.path().join(variable));
+        }
+        cli::run(command.args(arguments), "")
     }
 
     /// A program that finds the cluster: one of Kubernetes' own, or any other on PATH.

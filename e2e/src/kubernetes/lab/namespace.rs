@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Lab, Pod};
+use super::{Lab, Pod, operator};
 use crate::cli::Ended;
 
 /// A namespace, deleted when its test ends.
@@ -81,7 +81,7 @@ pub(super) fn dump(lab: &Lab, namespaces: &[String]) {
         eprintln!("$ kubectl {}\n{}", arguments.join(" "), shown.unwrap_or_else(|error| format!("{error:#}")));
     };
     show(&["get", "nodes", "-o", "wide"]);
-    for namespace in namespaces {
+    for namespace in namespaces.iter().map(String::as_str).chain([operator::NAMESPACE]) {
         let kinds = "pods,statefulsets,deployments,services,persistentvolumeclaims,leases";
         show(&["get", kinds, "-n", namespace, "-o", "wide"]);
         show(&["get", "taffrail", "-n", namespace, "-o", "yaml"]);
