@@ -13,17 +13,32 @@ CARGO := cargo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint unit sim e2e examples bench fmt crds env clean
+.PHONY: help setup build demo test lint unit sim e2e examples bench images cluster cluster-down kube-shell fmt crds env clean
 
 help: ## Lists what make can do
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Installs what the build needs and this machine lacks
 	@.ci/setup
 
 build: setup ## Builds the broker and the command line
-	$(CARGO) build --release --locked -p taffrail-broker -p taffrail-client -p taffrail-e2e --bins
+	$(CARGO) build --release --locked -p taffrail-broker -p taffrail-operator -p taffrail-client -p taffrail-e2e --bins
 	@echo "built: $(BIN)/taffrail-broker $(BIN)/taffrail"
+
+images: build ## Makes container images of the programs, without an engine or a registry
+	@.ci/setup kubernetes
+	@.ci/images $(BIN)
+	@ls -1 $(BIN)/images/*.tar
+
+cluster: images ## Starts a Kubernetes of NODES (3) nodes on this machine, in a sandbox, with the images in it
+	@e2e/cluster/up
+	@e2e/cluster/import $(BIN)/images/*.tar
+
+cluster-down: ## Ends it; nothing of it is left
+	@e2e/cluster/down
+
+kube-shell: ## Opens a shell in it: kubectl, helm and the programs on PATH, pods and names in reach
+	@PATH="$(BIN):$$PATH" e2e/cluster/enter "$${SHELL:-bash}"
 
 demo: build ## Streams 20,000 real flights through a broker and a group that are killed on the way, and proves that none was lost
 	@$(BIN)/taffrail-demo
@@ -45,6 +60,7 @@ sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e
 	@.ci/kubernetes >/dev/null
+	@.ci/images $(BIN)
 	$(CARGO) build --release --locked -p taffrail-client --example hello --example group
 	$(CARGO) test --release --locked -p taffrail-e2e
 

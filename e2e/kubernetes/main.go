@@ -1,8 +1,9 @@
-// The parts of a Kubernetes control plane as one program, which acts by the name it is called by: one link and one file
-// where there would be several of a hundred megabytes.
+// The parts of Kubernetes as one program, which acts by the name it is called by: one link and one file where there would
+// be seven of a hundred megabytes.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,10 @@ import (
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 func main() {
@@ -22,12 +27,20 @@ func main() {
 		etcdmain.Main(os.Args)
 	case "kube-apiserver":
 		os.Exit(cli.Run(apiserver.NewAPIServerCommand()))
+	case "kube-controller-manager":
+		os.Exit(cli.Run(controllers.NewControllerManagerCommand()))
+	case "kube-scheduler":
+		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
+	case "kubelet":
+		os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background())))
+	case "kube-proxy":
+		os.Exit(cli.Run(proxy.NewProxyCommand()))
 	case "kubectl":
 		if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 			util.CheckErr(err)
 		}
 	default:
-		fmt.Fprintf(os.Stderr, "%s: no part of the control plane; call it etcd, kube-apiserver or kubectl\n", name)
+		fmt.Fprintf(os.Stderr, "%s: no part of Kubernetes; call it by the name of one, such as kubectl\n", name)
 		os.Exit(2)
 	}
 }

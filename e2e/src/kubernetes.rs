@@ -1,10 +1,12 @@
 //! A real Kubernetes API, of the version that `e2e/kubernetes` names: etcd and an API server on loopback, built from source
 //! once per machine (`.ci/kubernetes`). There are no nodes: objects are stored, checked and watched, and nothing runs them.
+//! A cluster with nodes, where pods run, is in [`lab`].
 //!
 //! Nothing outlives its test: the last handle that goes out of scope ends both by their ids, and should the test's process
 //! be killed, the kernel kills them ([`keeper`]).
 
 mod keeper;
+pub mod lab;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +30,7 @@ pub fn has_ended(pid: u32) -> Result<bool> {
     keeper::is_gone(pid)
 }
 
-/// The programs, built if they are not there yet: a folder with `etcd`, `kube-apiserver` and `kubectl`.
+/// The programs, built if they are not there yet: a folder with `etcd`, `kube-apiserver`, `kubectl`, `helm` and others.
 pub fn programs() -> Result<PathBuf> {
     let mut command = Command::new(project().join(".ci/kubernetes"));
     let folder = cli::run(command.env("TAFFRAIL_CACHE", cache()?), "")?.ok().context("build Kubernetes")?;
