@@ -11,7 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use taffrail_broker::context::Context as Surroundings;
@@ -145,10 +145,8 @@ async fn m14_of_two_candidates_one_is_controller_and_each_term_has_a_higher_epoc
     assert_eq!(acts(&first).await?, 1, "the term goes on");
 
     // Edited, so that nobody who runs holds it: the holder notices, and somebody begins another term.
-    let mut lease = leases.get("main-controller").await?;
-    lease.spec.as_mut().context("a spec")?.holder_identity = Some("nobody".to_owned());
-    lease.metadata.resource_version = None;
-    leases.replace("main-controller", &PostParams::default(), &lease).await?;
+    let edit = Patch::Merge(json!({"spec": {"holderIdentity": "nobody"}}));
+    leases.patch("main-controller", &PatchParams::default(), &edit).await?;
     follows(&first).await?;
     let either = async {
         tokio::select! { epoch = acts(&first) => epoch, epoch = acts(&second) => epoch }
