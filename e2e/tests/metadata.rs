@@ -12,6 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use taffrail_broker::context::Context as Surroundings;
@@ -23,6 +24,8 @@ use taffrail_broker::storage::Storage;
 use taffrail_broker::storage::memory::Disk;
 use taffrail_e2e::kubernetes::ApiServer;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::codegen::http::{Method, Request};
+use tower::BoxError;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -199,21 +202,54 @@ async fn m15_a_process_that_died_is_replaced_once_its_lease_expired() -> Result<
     Ok(())
 }
 
+/// A client whose changes are done, and whose answers to them are lost: at once, or so that nobody notices.
+fn lossy(client: &Client, silent: bool) -> Client {
+    let client = client.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            let change = request.method() != Method::GET;
+            let answer = client.send(request).await?;
+            match (change, silent) {
+                (true, true) => std::future::pending().await,
+                (true, false) => Err(BoxError::from("connection reset by peer")),
+                (false, _) => Ok(answer),
+            }
+        }
+    });
+    Client::new(service, "default")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m3_a_change_that_does_not_fit_into_its_time_is_told_as_not_made_or_unknown() -> Result<()> {
+async fn m3_a_change_whose_answer_is_lost_is_told_as_unknown_and_one_without_time_as_not_made() -> Result<()> {
     let (_server, client) = server().await?;
     let namespace = namespace(&client).await?;
-    let store = store(&client, &namespace);
-    let topic = json!({
-        "apiVersion": "taffrail.dev/v1alpha1", "kind": "Topic", "metadata": {"name": "a"}, "spec": {"partitions": 1},
-    });
-    let over = store.until(Instant::now()).create(Kind::Topic, "a", topic.clone()).await.unwrap_err();
+    let good = store(&client, &namespace);
+    let topic = |name: &str| {
+        json!({
+            "apiVersion": "taffrail.dev/v1alpha1", "kind": "Topic", "metadata": {"name": name}, "spec": {"partitions": 1},
+        })
+    };
+    let over = good.until(Instant::now()).create(Kind::Topic, "a", topic("a")).await.unwrap_err();
     assert!(matches!(over, MetadataError::Unavailable(_)), "{over}");
-    assert_eq!(store.get(Kind::Topic, "a").await?, None);
-    // Too short for any answer, long enough to be sent.
-    let short = Instant::now() + Duration::from_micros(300);
-    let cut = store.until(short).create(Kind::Topic, "a", topic).await;
-    assert!(matches!(cut, Err(MetadataError::Unknown(_) | MetadataError::Unavailable(_)) | Ok(_)), "{cut:?}");
+    assert_eq!(good.get(Kind::Topic, "a").await?, None);
+
+    for (name, silent) in [("reset", false), ("silent", true)] {
+        let lossy = store(&lossy(&client, silent), &namespace);
+        let soon = || lossy.until(Instant::now() + Duration::from_secs(2));
+        let begin = Instant::now();
+        let unknown = soon().create(Kind::Topic, name, topic(name)).await.unwrap_err();
+        assert!(matches!(unknown, MetadataError::Unknown(_)), "{unknown}");
+        assert!(begin.elapsed() < Duration::from_secs(4), "M16: it ends in its time, not after {:?}", begin.elapsed());
+        let mut made = lossy.get(Kind::Topic, name).await?.context("it was done")?;
+        made.document["spec"]["partitions"] = 2.into();
+        let unknown = soon().replace(&made).await.unwrap_err();
+        assert!(matches!(unknown, MetadataError::Unknown(_)), "{unknown}");
+        let found = good.get(Kind::Topic, name).await?.context("it is there")?;
+        assert_eq!(found.document["spec"]["partitions"], 2);
+        let again = good.replace(&made).await.unwrap_err();
+        assert!(matches!(again, MetadataError::Conflict { .. }), "{again}");
+    }
     Ok(())
 }
 
