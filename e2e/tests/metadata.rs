@@ -93,7 +93,7 @@ fn store(client: &Client, namespace: &str) -> Arc<dyn MetadataStore> {
 
 const TIMES: Times = Times {
     lease: Duration::from_millis(1500),
-    renew_deadline: Duration::from_millis(1000),
+    renew_deadline: Duration::from_secs(1),
     retry: Duration::from_millis(200),
 };
 
