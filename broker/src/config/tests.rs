@@ -57,7 +57,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     for (case, expected) in [
         (NOTHING, ("1GiB", "default")),
         (Case { file, ..NOTHING }, ("300MiB", "file")),
-        (Case { file, environment, ..NOTHING }, ("400MiB", "environment")),
+        (Case { environment, file, ..NOTHING }, ("400MiB", "environment")),
         (Case { flags, environment, file, ..NOTHING }, ("500MiB", "flag")),
         (Case { file, environment: &[("TAFFRAIL_MEMORY_LIMIT", "")], ..NOTHING }, ("300MiB", "file")),
     ] {

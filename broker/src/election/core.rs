@@ -215,12 +215,11 @@ impl Core {
         if now >= write_until {
             return;
         }
-        match &mut self.term {
-            Some(term) => term.write_until = write_until,
-            None => {
-                self.terms += 1;
-                self.term = Some(Term { number: self.terms, write_until });
-            }
+        if let Some(term) = &mut self.term {
+            term.write_until = write_until;
+        } else {
+            self.terms += 1;
+            self.term = Some(Term { number: self.terms, write_until });
         }
     }
 

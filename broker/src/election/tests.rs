@@ -22,6 +22,8 @@ fn read(lease: Option<Seen>) -> Event {
     Event::Read(Ok(lease))
 }
 
+/// As `apply` gives it.
+#[expect(clippy::unnecessary_wraps)]
 fn write(over: Option<&str>) -> Option<Effect> {
     Some(Effect::Write { over: over.map(str::to_owned), held: true })
 }
@@ -48,7 +50,7 @@ fn m16_a_term_ends_at_the_sending_of_the_last_renewal_plus_the_renew_deadline() 
     assert_eq!(core.term(s(15.0)), None);
     assert_eq!(core.wake(), Some(s(15.0)), "the end of the term is told, even while a call is under way");
     // A renewal after the end begins another term: others may have acted between.
-    assert_eq!(core.apply(Event::Wrote(Ok(seen("3", Some("a")))), s(16.0)), None.or(write(Some("3"))));
+    assert_eq!(core.apply(Event::Wrote(Ok(seen("3", Some("a")))), s(16.0)), write(Some("3")));
     assert_eq!(core.term(s(16.0)).map(|term| term.number), Some(2));
 }
 
