@@ -85,7 +85,7 @@ impl Cluster {
     /// What one broker is told of a topic.
     pub(crate) async fn publish(&self, broker: usize, name: &str, leaders: &[Option<i32>], leader_epoch: i32) {
         let node = self.nodes[broker].broker();
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes());
+        let id = Uuid::from_u128(name.bytes().fold(7, |id: u128, byte| id.wrapping_mul(31).wrapping_add(byte.into())));
         let settings = Arc::new(ArcSwap::from_pointee(Settings::of(&taffrail_crds::TopicConfig::default())));
         let before = node.topics.full_image().topic(name).ok().cloned();
         for old in before.iter().flat_map(|topic| &topic.partitions) {
