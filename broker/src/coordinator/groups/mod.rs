@@ -207,7 +207,7 @@ impl Groups {
     ) -> impl Future<Output = Result<Answered, GroupsError>> + Send + use<> {
         // A request about a topic that was just made finds it.
         self.follower.directory();
-        let asked = match self.shard(group).as_deref() {
+        let asked = match self.shards.load().get(self.shard_of(group)).map(Arc::as_ref) {
             Some(Shard::Here { coordinator, .. }) => Ok(coordinator.ask(request)),
             Some(Shard::At(_)) => Err(GroupsError::NotHere(Arc::from("it is at another broker"))),
             Some(Shard::Nowhere(fault)) => Err(GroupsError::NotHere(fault.clone())),
