@@ -180,12 +180,11 @@ impl Consume<'_> {
         self.push_records(records, charge);
     }
 
-    fn again(&mut self, token: u64) -> Result<(), Ended> {
+    fn again(&self, token: u64) {
         self.asks.push(Box::pin(async move {
             tokio::time::sleep(PAUSE).await;
             Heard::Again(token)
         }));
-        Ok(())
     }
 
     /// The position is gone, or the partition is.
@@ -196,8 +195,14 @@ impl Consume<'_> {
         let anew = match &error {
             // Its topic was deleted, or the broker stops: the coordinator, or the connection, says so next. Or its leader has
             // moved, or cannot be reached: it is looked for again.
-            FetchError::Closed | FetchError::NoLeader(_) => return self.again(token),
-            FetchError::Leader(error) if error.retriable => return self.again(token),
+            FetchError::Closed | FetchError::NoLeader(_) => {
+                self.again(token);
+                return Ok(());
+            }
+            FetchError::Leader(error) if error.retriable => {
+                self.again(token);
+                return Ok(());
+            }
             FetchError::OutOfRange { .. } => start::anew(reset, &reader.partition.snapshot(), isolation),
             // What was read behind it is gone: where the histories part nothing is skipped.
             FetchError::Truncated { at, .. } => (reset != OffsetReset::Fail).then_some(*at),
