@@ -44,7 +44,6 @@ async fn a_session_goes_on_at_the_new_coordinator_when_that_moves() {
         offsets: vec![commit("t", 0, 0)],
         member_id: "a".to_owned(),
         member_epoch: session.epoch,
-        ..v1::CommitOffsetsRequest::default()
     };
     let answer = cluster.client(0).groups().commit_offsets(request).await.unwrap().into_inner();
     assert_eq!(answer.errors, []);
