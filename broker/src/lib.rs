@@ -52,6 +52,7 @@
 //! - After a start that cannot prove that nothing is lost, epochs rise, so that readers notice (D7).
 //! - Memory is bounded by `--memory-limit`, whatever clients do. No length or count of theirs is believed before it is
 //!   checked.
+//! - A call goes on to another broker once at most, with the epoch under which that is believed to lead (E2).
 //! - Nothing on the data path waits for metadata, logging or a lock that a slow operation holds.
 
 pub mod admin_http;

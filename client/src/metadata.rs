@@ -58,6 +58,12 @@ impl Snapshot {
         self.brokers.get(&leader.broker).map(String::as_str)
     }
 
+    /// The epoch under which a partition is led: who is told it and does not lead says so, instead of passing things on.
+    pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> Option<i32> {
+        let leader = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
+        (leader.broker >= 0).then_some(leader.epoch)
+    }
+
     pub(crate) fn brokers(&self) -> impl Iterator<Item = &str> {
         self.brokers.values().map(String::as_str)
     }
@@ -288,6 +294,7 @@ mod tests {
         let new = old.merge(&asked(), answer("new", &[0], 1));
         assert_eq!(new.topic("t").unwrap().partitions, [Leader { broker: 1, epoch: 0 }]);
         assert_eq!(new.leader("t", 0), Some("broker-1:9094"));
+        assert_eq!((new.leader_epoch("t", 0), new.leader_epoch("t", 1)), (Some(0), None));
         assert_eq!(new.leader("t", 1), None);
         assert_eq!(new.leader("t", -1), None);
     }

@@ -122,7 +122,7 @@ pub struct PendingAppend(oneshot::Receiver<Result<Appended, AppendError>>);
 
 impl PendingAppend {
     /// Of an append that was refused before it got into a line.
-    fn refused(request: AppendRequest, error: AppendError) -> Self {
+    fn refused(request: &AppendRequest, error: AppendError) -> Self {
         let (reply, answer) = oneshot::channel();
         if let Some(order) = &request.order {
             order.end();
@@ -224,7 +224,7 @@ impl Partition {
         match &self.0 {
             Backing::Local(local) => local.append(request),
             Backing::Remote(remote) => remote.append(request),
-            Backing::Offline(offline) => PendingAppend::refused(request, AppendError::NoLeader(offline.fault())),
+            Backing::Offline(offline) => PendingAppend::refused(&request, AppendError::NoLeader(offline.fault())),
         }
     }
 

@@ -64,10 +64,10 @@ impl Remote {
     pub(super) fn append(&self, request: AppendRequest) -> PendingAppend {
         let checked = request.leader_epoch.map_or(Ok(()), |given| check_epoch(given, self.leader_epoch));
         if let Err(error) = checked {
-            return PendingAppend::refused(request, error.into());
+            return PendingAppend::refused(&request, error.into());
         }
         if self.snapshot().closed {
-            return PendingAppend::refused(request, AppendError::Closed);
+            return PendingAppend::refused(&request, AppendError::Closed);
         }
         let (reply, answer) = oneshot::channel();
         let AppendRequest { batch, max_timestamp, acks, permit, order, .. } = request;

@@ -121,7 +121,7 @@ async fn run(connector: Arc<Connector>, mut queue: mpsc::UnboundedReceiver<Waiti
         for waiting in first.drain(..) {
             waiting.outgoing.refuse(error.clone());
         }
-        stream.fail(&connector, error);
+        stream.fail(&connector, &error);
     }
 }
 
@@ -156,7 +156,7 @@ impl Stream {
         queue: &mut mpsc::UnboundedReceiver<Waiting>,
         first: &mut Vec<Waiting>,
     ) -> Result<(), LogError> {
-        let mut client = connector.client(Purpose::Data)?;
+        let mut client = connector.client(Purpose::Data).map_err(|refused| *refused.0)?;
         let (messages, outbound) = mpsc::channel(MESSAGES_AHEAD);
         let answers = client.append(ReceiverStream::new(outbound)).await;
         let mut answers: Streaming<AppendResponse> = answers.map_err(|status| connector.failed(&status))?.into_inner();
@@ -260,7 +260,7 @@ impl Stream {
     }
 
     /// The stream broke: whether what was sent is there shows when it is sent again.
-    fn fail(self, connector: &Connector, error: LogError) {
+    fn fail(self, connector: &Connector, error: &LogError) {
         let unknown = unknown_outcome(error.reason(), format_args!("{}; the outcome is unknown", error.message));
         for (_, Sent { order, reply, .. }) in self.sent {
             answer(order.as_ref(), reply, Err(AppendError::Leader(Box::new(unknown.clone()))));

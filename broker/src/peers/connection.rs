@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use super::appends::{self, Appends};
 use super::watches::{self, Watches};
 use crate::brokers::{Brokers, INTERNAL};
-use crate::service::status::{log_error, refusal, unknown_outcome};
+use crate::service::status::{Refused, log_error, refusal, unknown_outcome};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -85,7 +85,7 @@ impl Peer {
     }
 
     /// A channel to it; an error while it is not registered, or could not be reached a moment ago.
-    pub(crate) fn channel(&self, purpose: Purpose) -> Result<Channel, LogError> {
+    pub(crate) fn channel(&self, purpose: Purpose) -> Result<Channel, Refused> {
         self.connector.channel(purpose)
     }
 
@@ -98,7 +98,7 @@ impl Peer {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let client = self.connector.client(purpose)?;
+        let client = self.connector.client(purpose).map_err(|refused| *refused.0)?;
         match tokio::time::timeout(CALL, ask(client)).await {
             Ok(Ok(answer)) => {
                 self.connector.reached();
@@ -116,18 +116,18 @@ impl Peer {
 }
 
 impl Connector {
-    pub(super) fn client(&self, purpose: Purpose) -> Result<PartitionsClient<Channel>, LogError> {
+    pub(super) fn client(&self, purpose: Purpose) -> Result<PartitionsClient<Channel>, Refused> {
         let client = PartitionsClient::new(self.channel(purpose)?);
         Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    fn channel(&self, purpose: Purpose) -> Result<Channel, LogError> {
+    fn channel(&self, purpose: Purpose) -> Result<Channel, Refused> {
         if self.failed.lock().is_some_and(|failed| Instant::now() < failed.until) {
-            return Err(self.refused("could not be reached a moment ago"));
+            return Err(self.refused("could not be reached a moment ago").into());
         }
         let image = self.brokers.image();
         let Some(address) = image.endpoint(self.broker, INTERNAL) else {
-            return Err(self.refused("is not registered"));
+            return Err(self.refused("is not registered").into());
         };
         let slot = &mut self.channels.lock()[purpose as usize];
         if let Some((known, channel)) = slot
@@ -136,7 +136,7 @@ impl Connector {
             return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| self.refused("is registered with an address that is none"))?;
+            .map_err(|_| Refused::of(self.refused("is registered with an address that is none")))?;
         let (stream, connection) = purpose.windows();
         let channel = endpoint
             .connect_timeout(CONNECT)

@@ -40,7 +40,7 @@ impl Service {
         let failed = |error: LogError| ReadResponse { error: Some(error), ..ReadResponse::default() };
         let (partition, leader_epoch) = match led(&self.broker.topics, request.partition) {
             Ok(led) => led,
-            Err(error) => return failed(error),
+            Err(refused) => return failed(*refused.0),
         };
         let max_bytes = (request.max_bytes as usize).clamp(1, MAX_RESPONSE_BYTES);
         let mut charge = call.connection.responses.charge(max_bytes).await;
@@ -65,17 +65,17 @@ impl Service {
         }
     }
 
-    async fn find_offset(&self, request: ListOffsetRequest) -> Result<ListOffsetResponse, LogError> {
+    async fn find_offset(&self, request: ListOffsetRequest) -> Result<ListOffsetResponse, Refused> {
         let partition = served(&self.broker.topics, request.partition)?;
         let query = match request.at {
             Some(At::Earliest(_)) => OffsetQuery::Earliest,
             Some(At::Latest(_)) => OffsetQuery::Latest,
             Some(At::TimestampMs(timestamp)) => OffsetQuery::Timestamp(timestamp),
             Some(At::MaxTimestamp(_)) => OffsetQuery::MaxTimestamp,
-            None => return Err(invalid("at", "is missing")),
+            None => return Err(invalid("at", "is missing").into()),
         };
         let isolation = wire::isolation(request.committed);
-        let found = partition.list_offset(query, isolation).await.map_err(|error| *Refused::from(error).0)?;
+        let found = partition.list_offset(query, isolation).await?;
         Ok(ListOffsetResponse {
             offset: found.offset,
             timestamp_ms: found.timestamp,
@@ -84,43 +84,45 @@ impl Service {
         })
     }
 
-    async fn find_end(&self, request: EndOfEpochRequest) -> Result<EndOfEpochResponse, LogError> {
+    async fn find_end(&self, request: EndOfEpochRequest) -> Result<EndOfEpochResponse, Refused> {
         let partition = served(&self.broker.topics, request.partition)?;
-        let end = partition.end_of_epoch(request.epoch).await.map_err(|error| *Refused::from(error).0)?;
+        let end = partition.end_of_epoch(request.epoch).await?;
         let (epoch, end) = end.map_or((None, 0), |end| (Some(end.epoch), end.end));
         Ok(EndOfEpochResponse { epoch, end, error: None })
     }
 
-    async fn delete(&self, request: DeleteRecordsRequest) -> Result<i64, LogError> {
+    async fn delete(&self, request: DeleteRecordsRequest) -> Result<i64, Refused> {
         let partition = served(&self.broker.topics, request.partition)?;
-        partition.delete_records(request.before_offset).await.map_err(|error| *Refused::from(error).0)
+        Ok(partition.delete_records(request.before_offset).await?)
     }
 }
 
 /// A partition that is led here, and the epoch under which the sender has it led.
-fn led(topics: &Topics, sent: Option<PartitionRef>) -> Result<(Partition, i32), LogError> {
-    let sent = sent.ok_or_else(|| invalid("partition", "is missing"))?;
+fn led(topics: &Topics, sent: Option<PartitionRef>) -> Result<(Partition, i32), Refused> {
+    let sent = sent.ok_or_else(|| Refused::of(invalid("partition", "is missing")))?;
     let (id, image) = (wire::partition_id(&sent), topics.image());
     let found = image.by_id(id.topic).and_then(|topic| topic.partition(id.index).ok());
     match found {
         Some(partition) if partition.is_local() => Ok((partition.clone(), sent.leader_epoch)),
-        Some(_) => Err(refusal(Reason::NotLeader, "the broker that was asked does not lead the partition: try again")),
+        Some(_) => {
+            Err(refusal(Reason::NotLeader, "the broker that was asked does not lead the partition: try again").into())
+        }
         None => {
             let message =
                 "the broker that was asked does not know the partition, or not yet, or not any more: try again";
-            Err(refusal(Reason::NotLeader, message))
+            Err(refusal(Reason::NotLeader, message).into())
         }
     }
 }
 
 /// As [`led`], under the very epoch.
-fn served(topics: &Topics, sent: Option<PartitionRef>) -> Result<Partition, LogError> {
+fn served(topics: &Topics, sent: Option<PartitionRef>) -> Result<Partition, Refused> {
     let (partition, given) = led(topics, sent)?;
     let current = partition.snapshot().leader_epoch;
     match given.cmp(&current) {
-        std::cmp::Ordering::Less => Err(EpochError::Fenced { given, current }.into_log_error()),
+        std::cmp::Ordering::Less => Err(EpochError::Fenced { given, current }.into()),
         std::cmp::Ordering::Equal => Ok(partition),
-        std::cmp::Ordering::Greater => Err(EpochError::Unknown { given, current }.into_log_error()),
+        std::cmp::Ordering::Greater => Err(EpochError::Unknown { given, current }.into()),
     }
 }
 
@@ -155,19 +157,19 @@ impl Partitions for Service {
                 size_bytes: partition.size_bytes(),
                 error: None,
             },
-            Err(error) => CurrentResponse { error: Some(error), ..CurrentResponse::default() },
+            Err(refused) => CurrentResponse { error: Some(*refused.0), ..CurrentResponse::default() },
         }))
     }
 
     async fn list_offset(&self, request: Request<ListOffsetRequest>) -> Result<Response<ListOffsetResponse>, Status> {
         let answered = self.find_offset(request.into_inner()).await;
-        let failed = |error| ListOffsetResponse { error: Some(error), ..ListOffsetResponse::default() };
+        let failed = |refused: Refused| ListOffsetResponse { error: Some(*refused.0), ..ListOffsetResponse::default() };
         Ok(Response::new(answered.unwrap_or_else(failed)))
     }
 
     async fn end_of_epoch(&self, request: Request<EndOfEpochRequest>) -> Result<Response<EndOfEpochResponse>, Status> {
         let answered = self.find_end(request.into_inner()).await;
-        let failed = |error| EndOfEpochResponse { error: Some(error), ..EndOfEpochResponse::default() };
+        let failed = |refused: Refused| EndOfEpochResponse { error: Some(*refused.0), ..EndOfEpochResponse::default() };
         Ok(Response::new(answered.unwrap_or_else(failed)))
     }
 
@@ -177,7 +179,7 @@ impl Partitions for Service {
     ) -> Result<Response<DeleteRecordsResponse>, Status> {
         Ok(Response::new(match self.delete(request.into_inner()).await {
             Ok(log_start) => DeleteRecordsResponse { log_start, error: None },
-            Err(error) => DeleteRecordsResponse { error: Some(error), ..DeleteRecordsResponse::default() },
+            Err(refused) => DeleteRecordsResponse { error: Some(*refused.0), ..DeleteRecordsResponse::default() },
         }))
     }
 }

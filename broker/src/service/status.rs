@@ -182,9 +182,8 @@ impl IntoLogError for AppendError {
             Self::OffsetsExhausted => refusal(Reason::Internal, self),
             Self::Refused(error) => error.into_log_error(),
             Self::Unknown(_) => unknown_outcome(Reason::StorageFailed, self),
-            Self::Closed => refusal(Reason::Unavailable, self),
+            Self::Closed | Self::NoLeader(_) => refusal(Reason::Unavailable, self),
             Self::ClosedInFlight => unknown_outcome(Reason::Unavailable, self),
-            Self::NoLeader(_) => refusal(Reason::Unavailable, self),
             Self::Leader(error) => *error,
         }
     }
@@ -299,12 +298,11 @@ impl IntoLogError for TopicError {
             Self::Unknown(_) | Self::OtherId { .. } | Self::NotInTrash(_) => Reason::UnknownTopic,
             Self::Exists(_) | Self::InUse(_) => Reason::TopicExists,
             Self::Name(_) | Self::Config(_) | Self::Invalid(_) => Reason::InvalidRequest,
-            Self::Conflict(_) | Self::Stopping => Reason::Unavailable,
+            Self::Conflict(_) | Self::Stopping | Self::Lead(LeadError::Fenced { .. }) => Reason::Unavailable,
             Self::MissingLog(_) => Reason::Internal,
             Self::Pending { .. } => return unknown_outcome(Reason::RequestTimeout, self),
             Self::Metadata(error) => return error.into_log_error(),
             Self::Storage(error) | Self::Lead(LeadError::Storage(error)) => return error.into_log_error(),
-            Self::Lead(LeadError::Fenced { .. }) => Reason::Unavailable,
         };
         refusal(reason, self)
     }

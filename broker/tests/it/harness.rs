@@ -76,6 +76,11 @@ impl TestBroker {
             format_version: 1,
             default_partitions: 1,
         });
+        Self::serving(disk, broker, options).await
+    }
+
+    /// One that somebody else has put together.
+    pub(crate) async fn serving(disk: Disk, broker: Arc<Broker>, options: Options) -> Self {
         let shutdown = CancellationToken::new();
         let server = server::serve(options, broker.clone(), shutdown.clone()).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", server.addresses()[0])).unwrap();

@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod fetch;
 mod fetch_stream;
+mod forward;
 mod groups;
 mod harness;
 mod hostile;

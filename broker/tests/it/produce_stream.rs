@@ -50,7 +50,7 @@ impl Stream {
         self.frames.send(frame(produce_stream_request::Frame::Batches(batches))).await.unwrap();
     }
 
-    async fn resume(&self, topic: &str, partition: i32) {
+    pub(crate) async fn resume(&self, topic: &str, partition: i32) {
         let resume = v1::ProduceResume { topic: topic.to_owned(), partition };
         self.frames.send(frame(produce_stream_request::Frame::Resume(resume))).await.unwrap();
     }

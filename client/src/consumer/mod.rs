@@ -232,7 +232,8 @@ impl Consumer {
         for slot in slots {
             let partition = self.state.partition(slot);
             let retry = if let Some(leader) = snapshot.leader(&partition.topic, partition.partition) {
-                self.subscribe_one(slot, &leader.into(), now)
+                let epoch = snapshot.leader_epoch(&partition.topic, partition.partition);
+                self.subscribe_one(slot, (&leader.into(), epoch), now)
             } else {
                 self.renew_metadata();
                 Some(now + NO_LEADER)
@@ -242,10 +243,19 @@ impl Consumer {
         again
     }
 
-    fn subscribe_one(&mut self, slot: usize, endpoint: &Arc<str>, now: Instant) -> Option<Instant> {
+    fn subscribe_one(
+        &mut self,
+        slot: usize,
+        (endpoint, leader_epoch): (&Arc<str>, Option<i32>),
+        now: Instant,
+    ) -> Option<Instant> {
         let again = self.connect(endpoint, now);
         if let (None, Some(link)) = (again, self.links.get(endpoint)) {
-            link.frame(Frame::Add(self.state.subscribe(slot, endpoint.clone())));
+            let mut add = self.state.subscribe(slot, endpoint.clone());
+            if let Some(partition) = &mut add.partition {
+                partition.leader_epoch = leader_epoch;
+            }
+            link.frame(Frame::Add(add));
         }
         again
     }

@@ -82,6 +82,8 @@ pub struct ShardStatus {
     pub serves: bool,
     /// How long it took to load.
     pub load: Duration,
+    /// How many records it read then.
+    pub loaded_records: u64,
     /// Bytes of its log.
     pub log_bytes: u64,
     /// Checkpoints that it wrote.
@@ -193,9 +195,7 @@ impl Groups {
     }
 
     fn shard(&self, group: &str) -> Option<Arc<Shard>> {
-        let shards = self.shards.load();
-        let count = i32::try_from(shards.len()).ok().filter(|count| *count > 0)?;
-        shards.get(partition_for_key(group.as_bytes(), count) as usize).cloned()
+        self.shards.load().get(self.shard_of(group)).cloned()
     }
 
     /// Asks the coordinator of a group, if it is here. The request is in line when this returns; dropping the future does not
@@ -207,7 +207,7 @@ impl Groups {
     ) -> impl Future<Output = Result<Answered, GroupsError>> + Send + use<> {
         // A request about a topic that was just made finds it.
         self.follower.directory();
-        let asked = match self.shard(group).as_deref() {
+        let asked = match self.shards.load().get(self.shard_of(group)).map(Arc::as_ref) {
             Some(Shard::Here { coordinator, .. }) => Ok(coordinator.ask(request)),
             Some(Shard::At(_)) => Err(GroupsError::NotHere(Arc::from("it is at another broker"))),
             Some(Shard::Nowhere(fault)) => Err(GroupsError::NotHere(fault.clone())),
@@ -230,6 +230,12 @@ impl Groups {
             Shard::At(_) | Shard::Nowhere(_) => None,
         });
         here.collect()
+    }
+
+    /// Which shard has a group.
+    pub fn shard_of(&self, group: &str) -> usize {
+        let count = i32::try_from(self.shards.load().len()).unwrap_or(i32::MAX).max(1);
+        partition_for_key(group.as_bytes(), count) as usize
     }
 
     /// Watches a member for events.
@@ -260,6 +266,7 @@ impl Groups {
             ShardStatus {
                 serves: coordinator.phase() == Phase::Serving,
                 load: Duration::from_millis(status.load_millis.load(Relaxed)),
+                loaded_records: status.loaded_records.load(Relaxed),
                 log_bytes: coordinator.log_bytes(),
                 checkpoints: status.checkpoints.load(Relaxed),
             }

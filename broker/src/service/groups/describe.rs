@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use taffrail_proto::v1;
 
+use super::forward::Coordinator;
 use super::{Service, check, names};
 use crate::coordinator::group::{
     Answered, AssignorName, CommittedOffset, GroupDescription, MemberDescription, Request, TopicPartition,
 };
 use crate::coordinator::groups::Directory;
 use crate::partition::Current;
+use crate::peers::Purpose;
 use crate::security::{self, Resource, Verb};
 use crate::service::call::Call;
 use crate::service::status::{Refused, invalid};
@@ -28,6 +30,9 @@ impl Service {
             let Answered::Groups(summaries) = answered else { continue };
             groups.extend(summaries.into_iter().map(names::summary));
         }
+        if !call.is_forwarded() {
+            groups.extend(self.listed_elsewhere(call, &request).await?);
+        }
         groups.retain(|group: &v1::GroupSummary| {
             let may_see = security::authorize(&call.caller, Verb::Describe, Resource::Group(&group.group)).is_ok();
             let wanted = request.states.is_empty() || request.states.contains(&group.state);
@@ -37,6 +42,20 @@ impl Service {
         let bytes = groups.iter().map(|group| group.group.len() + 64).sum();
         call.outbox.put(call.connection.responses.charge(bytes).await);
         Ok(v1::ListGroupsResponse { groups })
+    }
+
+    /// What the coordinators at other brokers list.
+    async fn listed_elsewhere(
+        &self,
+        call: &Call,
+        request: &v1::ListGroupsRequest,
+    ) -> Result<Vec<v1::GroupSummary>, Refused> {
+        let lists = self.groups.others()?.into_iter().map(async |broker| {
+            let coordinators = Coordinator::at(&self.broker, broker, Purpose::Control)?;
+            let listed = coordinators.client().list_groups(call.forward(request.clone())).await;
+            Ok::<_, Refused>(coordinators.answer(listed)?.groups)
+        });
+        Ok(futures::future::try_join_all(lists).await?.into_iter().flatten().collect())
     }
 
     pub(super) async fn describe(

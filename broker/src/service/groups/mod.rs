@@ -2,12 +2,14 @@
 //!
 //! - [`check`]: every field of a request, before a coordinator sees it; [`names`]: between identities and names;
 //! - [`offsets`], [`describe`]: the calls with one answer;
-//! - [`member`]: a member as its stream knows it; [`session`], [`consume`]: the streams, and how they end badly ([`ended`]).
+//! - [`member`]: a member as its stream knows it; [`session`], [`consume`]: the streams, and how they end badly ([`ended`]);
+//! - [`forward`]: groups whose coordinator is at another broker.
 
 mod check;
 mod consume;
 mod describe;
 mod ended;
+mod forward;
 mod member;
 mod names;
 mod offsets;
@@ -19,11 +21,13 @@ use std::sync::Arc;
 use taffrail_proto::v1::{self, Reason};
 use tonic::{Request, Response, Status, Streaming};
 
+use self::forward::elsewhere;
 use super::Broker;
 use super::call::{Call, finish};
 use super::status::unknown_outcome;
 use crate::coordinator::groups::Groups;
 use crate::metrics::Rpc;
+use crate::peers::Purpose;
 
 /// The service `Groups`.
 pub(super) struct Service {
@@ -37,14 +41,21 @@ impl Service {
     }
 }
 
-/// A call with one answer: counted, carried out, answered.
+/// A call with one answer about one group: counted, carried out here or where its coordinator is, answered.
 macro_rules! unary {
-    ($service:expr, $request:expr, $rpc:ident, $carry_out:ident) => {{
+    ($service:expr, $request:expr, $rpc:ident, $carry_out:ident, $method:ident) => {{
         let metrics = &$service.broker.metrics;
         let _counted = metrics.rpc(Rpc::$rpc).call();
         let call = Call::of(&$request)?;
+        let request = $request.into_inner();
+        let carry_out = async {
+            match elsewhere(&$service.broker, &$service.groups, &call, (&request.group, Purpose::Control))? {
+                None => $service.$carry_out(&call, request).await,
+                Some(coordinator) => coordinator.answer(coordinator.client().$method(call.forward(request)).await),
+            }
+        };
         let answered = tokio::select! {
-            answered = $service.$carry_out(&call, $request.into_inner()) => answered,
+            answered = carry_out => answered,
             () = call.overdue() => Err(unknown_outcome(Reason::RequestTimeout, "the deadline passed").into()),
         };
         finish(metrics, answered)
@@ -76,41 +87,48 @@ impl v1::groups_server::Groups for Service {
         &self,
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
-        unary!(self, request, CommitOffsets, commit)
+        unary!(self, request, CommitOffsets, commit, commit_offsets)
     }
 
     async fn fetch_offsets(
         &self,
         request: Request<v1::FetchOffsetsRequest>,
     ) -> Result<Response<v1::FetchOffsetsResponse>, Status> {
-        unary!(self, request, FetchOffsets, fetch)
+        unary!(self, request, FetchOffsets, fetch, fetch_offsets)
     }
 
     async fn list_groups(
         &self,
         request: Request<v1::ListGroupsRequest>,
     ) -> Result<Response<v1::ListGroupsResponse>, Status> {
-        unary!(self, request, ListGroups, list)
+        let metrics = &self.broker.metrics;
+        let _counted = metrics.rpc(Rpc::ListGroups).call();
+        let call = Call::of(&request)?;
+        let answered = tokio::select! {
+            answered = self.list(&call, request.into_inner()) => answered,
+            () = call.overdue() => Err(unknown_outcome(Reason::RequestTimeout, "the deadline passed").into()),
+        };
+        finish(metrics, answered)
     }
 
     async fn describe_group(
         &self,
         request: Request<v1::DescribeGroupRequest>,
     ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
-        unary!(self, request, DescribeGroup, describe)
+        unary!(self, request, DescribeGroup, describe, describe_group)
     }
 
     async fn delete_group(
         &self,
         request: Request<v1::DeleteGroupRequest>,
     ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
-        unary!(self, request, DeleteGroup, delete)
+        unary!(self, request, DeleteGroup, delete, delete_group)
     }
 
     async fn reset_offsets(
         &self,
         request: Request<v1::ResetOffsetsRequest>,
     ) -> Result<Response<v1::ResetOffsetsResponse>, Status> {
-        unary!(self, request, ResetOffsets, reset)
+        unary!(self, request, ResetOffsets, reset, reset_offsets)
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use futures::future::OptionFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::Map;
+use taffrail_proto::v1::groups_client::GroupsClient;
 use taffrail_proto::v1::{self, SessionRequest, SessionResponse};
 use taffrail_proto::v1::{session_request as request, session_response as response};
 use tokio::sync::mpsc;
@@ -14,11 +15,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::ended::Ended;
+use super::forward::{drain, elsewhere, relay};
 use super::member::{Member, PAUSE, is_passing};
 use super::{check, names};
 use crate::coordinator::group::{Membership, TopicPartition};
 use crate::coordinator::groups::{Groups, GroupsError, Watch};
 use crate::metrics::{Rpc, RpcMetrics};
+use crate::peers::Purpose;
 use crate::service::Broker;
 use crate::service::call::{Call, refuse};
 use crate::service::status::{Refused, invalid};
@@ -40,12 +43,13 @@ pub(super) fn begin(
 ) -> Answers {
     let (answers, outbound) = mpsc::channel(ANSWERS_AHEAD);
     // In a box, as everything that is over before the stream is: thousands of streams may be open.
-    let joining = Box::pin(Session::join(Arc::clone(&broker), groups, call, inbound, answers.clone()));
+    let joining = Box::pin(join(Arc::clone(&broker), groups, call, inbound, answers.clone()));
     tokio::spawn(async move {
         let rpc = broker.metrics.rpc(Rpc::Session).clone();
         let _open = rpc.stream();
         let ended = match joining.await {
-            Ok(mut session) => session.serve(&rpc).await.map_err(|ended| ended.status(&broker.metrics)),
+            Ok(Joined::Here(mut session)) => session.serve(&rpc).await.map_err(|ended| ended.status(&broker.metrics)),
+            Ok(Joined::Elsewhere(relayed)) => relayed.await,
             Err(status) => Err(status),
         };
         if let Err(status) = ended {
@@ -54,6 +58,38 @@ pub(super) fn begin(
     });
     let unboxed: fn(Box<Answer>) -> Answer = |answer| *answer;
     ReceiverStream::new(outbound).map(unboxed)
+}
+
+/// Where a member has joined, or is about to.
+enum Joined {
+    Here(Box<Session>),
+    /// Ends when the stream does.
+    Elsewhere(BoxFuture<'static, Result<(), Status>>),
+}
+
+async fn join(
+    broker: Arc<Broker>,
+    groups: Arc<Groups>,
+    call: Call,
+    mut inbound: Streaming<SessionRequest>,
+    answers: mpsc::Sender<Box<Answer>>,
+) -> Result<Joined, Status> {
+    let refused = |refused: Refused| refuse(&broker.metrics, &refused.0);
+    let first = inbound.message().await?;
+    let Some(request::Frame::Join(join)) = first.and_then(|first| first.frame) else {
+        return Err(refused(invalid("frame", "the first frame must be `join`").into()));
+    };
+    let place = elsewhere(&broker, &groups, &call, (&join.group, Purpose::Members)).map_err(refused)?;
+    let Some(coordinator) = place else {
+        let joined = Session::join(&broker, groups, call, (join, inbound), answers).await;
+        return joined.map(|session| Joined::Here(Box::new(session)));
+    };
+    Ok(Joined::Elsewhere(Box::pin(async move {
+        let first = SessionRequest { frame: Some(request::Frame::Join(join)) };
+        let open = |mut client: GroupsClient<_>, frames| async move { client.session(frames).await };
+        let drain = SessionResponse { frame: Some(response::Frame::Drain(drain())) };
+        relay((&broker, &call, &coordinator), (first, inbound), open, (drain, &answers)).await
+    })))
 }
 
 struct Session {
@@ -71,18 +107,14 @@ struct Session {
 
 impl Session {
     async fn join(
-        broker: Arc<Broker>,
+        broker: &Broker,
         groups: Arc<Groups>,
         call: Call,
-        mut inbound: Streaming<SessionRequest>,
+        (join, inbound): (v1::SessionJoin, Streaming<SessionRequest>),
         answers: mpsc::Sender<Box<Answer>>,
     ) -> Result<Self, Status> {
         let refused = |refused: Refused| refuse(&broker.metrics, &refused.0);
-        let first = inbound.message().await?;
-        let Some(request::Frame::Join(join)) = first.and_then(|first| first.frame) else {
-            return Err(refused(invalid("frame", "the first frame must be `join`").into()));
-        };
-        let join = check::join(&broker, &call, &groups.directory(), join).map_err(refused)?;
+        let join = check::join(broker, &call, &groups.directory(), join).map_err(refused)?;
         let (member, membership, watch) = Member::join(&groups, join).await.map_err(|error| refused(error.into()))?;
         let (assigned, ask_again) = (BTreeSet::new(), None);
         let mut session = Self { groups, call, member, inbound, watch, answers, assigned, ask_again };

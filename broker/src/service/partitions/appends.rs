@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use taffrail_proto::internal::v1::append_answer::Outcome;
 use taffrail_proto::internal::v1::{AppendAnswer, AppendBatch, AppendRequest, AppendResponse};
 use taffrail_proto::record::BatchHeader;
-use taffrail_proto::v1::LogError;
+use taffrail_proto::v1::Reason;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -22,7 +22,6 @@ use crate::service::Broker;
 use crate::service::call::Call;
 use crate::service::producer::appended;
 use crate::service::status::{Refused, refusal, status};
-use taffrail_proto::v1::Reason;
 
 /// Bytes of a stream's batches that are not answered yet; nothing more is read meanwhile.
 const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
@@ -105,7 +104,7 @@ impl Stream {
                         Ok(done) => Outcome::Appended(appended(done)),
                         Err(error) => Outcome::Error(*Refused::from(error).0),
                     },
-                    Err(error) => Outcome::Error(error),
+                    Err(refused) => Outcome::Error(*refused.0),
                 };
                 Done { answer: AppendAnswer { correlation_id, outcome: Some(outcome) }, order: number, bytes }
             }));
@@ -118,9 +117,9 @@ impl Stream {
         batch: AppendBatch,
         order: Option<Order>,
         mut charge: Charge,
-    ) -> Result<(PendingAppend, Charge), LogError> {
+    ) -> Result<(PendingAppend, Charge), Refused> {
         let (partition, leader_epoch) = led(&self.broker.topics, batch.partition)?;
-        let header = BatchHeader::parse(&batch.batch).map_err(|error| *Refused::from(error).0)?;
+        let header = BatchHeader::parse(&batch.batch)?;
         let permit = charge.take_permit();
         let append = Append {
             batch: batch.batch,

@@ -63,11 +63,15 @@ impl Sender {
             link.resume(topic, number);
         }
         self.counters.sent(bytes.len(), retry);
+        // What nobody answers must not be refused: it is passed on if this is not the leader any more.
+        let is_answered = self.settings.acks.to_wire() != taffrail_proto::v1::Acks::None;
+        let snapshot = is_answered.then(|| self.shared.metadata.snapshot());
         let batch = PartitionBatch {
             correlation_id: correlation_id(slot, correlation),
             topic: topic.to_string(),
             partition: number,
             batch: bytes,
+            leader_epoch: snapshot.and_then(|snapshot| snapshot.leader_epoch(topic, number)),
             ..PartitionBatch::default()
         };
         link.batch(batch, now);

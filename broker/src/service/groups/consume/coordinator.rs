@@ -1,5 +1,8 @@
 //! A Consume stream and its group's coordinator: what is asked in the member's name, and what follows from the answers.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use futures::stream::StreamExt as _;
 use taffrail_proto::v1::{self, OffsetReset, consume_response as response};
 use tokio::time::Instant;
@@ -7,7 +10,8 @@ use tokio::time::Instant;
 use super::partitions::Changes;
 use super::{Consume, Ended, Settings, names, offsets, start};
 use crate::coordinator::group::{Answered, CommittedOffset, Membership, Subscription, TopicPartition};
-use crate::coordinator::groups::GroupsError;
+use crate::coordinator::groups::{Groups, GroupsError};
+use crate::partition::Snapshot;
 use crate::security::Verb;
 use crate::service::call::count;
 use crate::service::groups::member::{PAUSE, is_passing};
@@ -50,11 +54,32 @@ impl Starting {
     }
 }
 
+/// Where partitions begin and end now, of those whose leaders have said so.
+pub(super) type Ends = HashMap<TopicPartition, Snapshot>;
+
+/// What a leader says of its partitions is heard along with what the group has committed for them.
+async fn with_ends(
+    groups: Arc<Groups>,
+    starting: Starting,
+    asked: impl Future<Output = Result<Answered, GroupsError>>,
+) -> Heard {
+    let answered = asked.await;
+    let directory = groups.directory();
+    let ends = starting.ids().into_iter().map(async |id| {
+        let partition = directory.topic_of(id)?.partition(id.partition).ok()?;
+        Some((id, partition.current().await.ok()?.snapshot))
+    });
+    let ends = futures::future::join_all(ends).await.into_iter().flatten().collect();
+    Heard::Offsets(starting, answered, ends)
+}
+
 /// What the coordinator has answered.
 pub(super) enum Heard {
     Membership(Ask, Result<Membership, GroupsError>),
     /// What the group has committed for partitions that are to be started.
-    Offsets(Starting, Result<Answered, GroupsError>),
+    Offsets(Starting, Result<Answered, GroupsError>, Ends),
+    /// A partition that could not be read a moment ago.
+    Again(u64),
     Committed {
         id: u64,
         /// All partitions of the commit, for when it fails as a whole.
@@ -102,7 +127,11 @@ impl Consume<'_> {
                 }
                 Ok(())
             }
-            Heard::Offsets(starting, answered) => self.start(starting, answered),
+            Heard::Offsets(starting, answered, ends) => self.start(starting, answered, &ends),
+            Heard::Again(token) => {
+                self.read_again(token);
+                Ok(())
+            }
             Heard::Committed { id, partitions, errors, answered } => {
                 self.commits -= 1;
                 self.committed(id, partitions, errors, answered);
@@ -146,7 +175,27 @@ impl Consume<'_> {
         let is_begun = self.settings.reset != OffsetReset::Latest;
         let starting = Starting { partitions, is_begun };
         let asked = self.member.offsets(starting.ids());
-        self.asks.push(Box::pin(async move { Heard::Offsets(starting, asked.await) }));
+        self.asks.push(Box::pin(with_ends(self.groups.clone(), starting, asked)));
+    }
+
+    /// Looks for a partition where it is led now, and goes on reading it.
+    fn read_again(&mut self, token: u64) {
+        let directory = self.groups.directory();
+        let Some(reading) = self.partitions.reading(token) else { return };
+        let reader = &mut reading.reader;
+        let id = TopicPartition { topic: reader.partition.id().topic, partition: reader.index };
+        // A topic that is gone the coordinator takes away.
+        let Some(partition) = directory.topic_of(id).and_then(|topic| topic.partition(id.partition).ok()) else {
+            return;
+        };
+        reader.partition = partition.clone();
+        self.partitions.wake(token);
+    }
+
+    /// Has the beginnings of partitions asked for again after a moment.
+    fn start_later(&mut self, starting: Starting) {
+        let again = self.member.offsets_after(PAUSE, starting.ids());
+        self.asks.push(Box::pin(with_ends(self.groups.clone(), starting, again)));
     }
 
     fn tell_partitions(&mut self, partitions: &[TopicPartition], frame: fn(v1::ConsumePartitions) -> response::Frame) {
@@ -161,11 +210,13 @@ impl Consume<'_> {
     fn beginnings(
         &self,
         offsets: &[(TopicPartition, Option<CommittedOffset>)],
+        ends: &Ends,
     ) -> Result<Vec<(TopicPartition, CommittedOffset)>, Ended> {
         let directory = self.groups.directory();
         let mut beginnings = vec![];
         for (id, _) in offsets.iter().filter(|(_, committed)| committed.is_none()) {
-            let Some(reader) = start::at_end(&directory, *id, self.settings.isolation)? else { continue };
+            let Some(snapshot) = ends.get(id) else { continue };
+            let Some(reader) = start::at_end(&directory, *id, snapshot, self.settings.isolation)? else { continue };
             self.call.authorize_topic(Verb::Consume, &reader.topic)?;
             let (offset, metadata) = (reader.offset, String::new());
             beginnings.push((*id, CommittedOffset { offset, leader_epoch: None, metadata, committed_at: 0 }));
@@ -174,31 +225,47 @@ impl Consume<'_> {
     }
 
     /// Begins to read partitions, now that it is known what is committed.
-    fn start(&mut self, mut starting: Starting, answered: Result<Answered, GroupsError>) -> Result<(), Ended> {
+    fn start(
+        &mut self,
+        mut starting: Starting,
+        answered: Result<Answered, GroupsError>,
+        ends: &Ends,
+    ) -> Result<(), Ended> {
         let offsets = match answered {
             Ok(Answered::Offsets(offsets)) => offsets,
             Ok(_) => return Ok(()),
             Err(error) if is_passing(&error) => {
                 starting.is_begun = self.settings.reset != OffsetReset::Latest;
-                let again = self.member.offsets_after(PAUSE, starting.ids());
-                self.asks.push(Box::pin(async move { Heard::Offsets(starting, again.await) }));
+                self.start_later(starting);
                 return Ok(());
             }
             Err(error) => return Err(self.lose(error)),
         };
+        let directory = self.groups.directory();
+        let is_known = |id: &TopicPartition| ends.contains_key(id) || directory.topic_of(*id).is_none();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            starting.partitions.into_iter().zip(offsets).partition(|((id, _), _)| is_known(id));
+        if !unknown.is_empty() {
+            let partitions = unknown.into_iter().map(|(partition, _)| partition).collect();
+            self.start_later(Starting { partitions, is_begun: self.settings.reset != OffsetReset::Latest });
+        }
+        let offsets: Vec<_>;
+        (starting.partitions, offsets) = known.into_iter().unzip();
         if !starting.is_begun {
-            let beginnings = self.beginnings(&offsets)?;
+            let beginnings = self.beginnings(&offsets, ends)?;
             if !beginnings.is_empty() {
                 starting.is_begun = true;
                 let begun = self.member.begin(beginnings, starting.ids());
-                self.asks.push(Box::pin(async move { Heard::Offsets(starting, begun.await) }));
+                self.asks.push(Box::pin(with_ends(self.groups.clone(), starting, begun)));
                 return Ok(());
             }
         }
-        let (directory, mut assigned) = (self.groups.directory(), Vec::new());
+        let mut assigned = Vec::new();
         let Settings { reset, isolation } = self.settings;
         for ((id, token), (_, committed)) in starting.partitions.into_iter().zip(offsets) {
-            let Some((reader, place)) = start::place(&directory, id, committed.as_ref(), (reset, isolation))? else {
+            let Some(snapshot) = ends.get(&id) else { continue };
+            let place = start::place(&directory, id, (committed.as_ref(), snapshot), (reset, isolation))?;
+            let Some((reader, place)) = place else {
                 continue;
             };
             self.call.authorize_topic(Verb::Consume, &reader.topic)?;

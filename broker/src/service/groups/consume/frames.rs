@@ -5,6 +5,7 @@ use std::time::Instant as StdInstant;
 use taffrail_proto::v1::{self, ConsumeRequest, OffsetReset, StoredRecord, consume_request as request};
 use tokio::time::Instant;
 
+use super::super::member::PAUSE;
 use super::{CHUNK_BYTES, Consume, Ended, Heard, READS_AHEAD, check, offsets, start};
 use crate::coordinator::group::TopicPartition;
 use crate::memory::Charge;
@@ -179,22 +180,33 @@ impl Consume<'_> {
         self.push_records(records, charge);
     }
 
+    fn again(&self, token: u64) {
+        self.asks.push(Box::pin(async move {
+            tokio::time::sleep(PAUSE).await;
+            Heard::Again(token)
+        }));
+    }
+
     /// The position is gone, or the partition is.
     fn go_on_anew(&mut self, token: u64, error: FetchError) -> Result<(), Ended> {
         let (reset, isolation) = (self.settings.reset, self.settings.isolation);
         let Some(reading) = self.partitions.reading(token) else { return Ok(()) };
         let reader = &mut reading.reader;
         let anew = match &error {
-            // Its topic was deleted, or the broker stops: the coordinator, or the connection, says so next.
-            FetchError::Closed => return Ok(()),
+            // Its topic was deleted, or the broker stops: the coordinator, or the connection, says so next. Or its leader has
+            // moved, or cannot be reached: it is looked for again.
+            FetchError::Closed | FetchError::NoLeader(_) => {
+                self.again(token);
+                return Ok(());
+            }
+            FetchError::Leader(error) if error.retriable => {
+                self.again(token);
+                return Ok(());
+            }
             FetchError::OutOfRange { .. } => start::anew(reset, &reader.partition.snapshot(), isolation),
             // What was read behind it is gone: where the histories part nothing is skipped.
             FetchError::Truncated { at, .. } => (reset != OffsetReset::Fail).then_some(*at),
-            FetchError::Epoch(_)
-            | FetchError::Corrupt { .. }
-            | FetchError::Storage(_)
-            | FetchError::NoLeader(_)
-            | FetchError::Leader(_) => None,
+            FetchError::Epoch(_) | FetchError::Corrupt { .. } | FetchError::Storage(_) | FetchError::Leader(_) => None,
         };
         let Some(offset) = anew else { return Err(Refused::of(reader.error(self.broker, error)).into()) };
         tracing::info!(topic = &*reader.topic, partition = reader.index, from = reader.offset, to = offset, %error,

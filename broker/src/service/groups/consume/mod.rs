@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
+use taffrail_proto::v1::groups_client::GroupsClient;
 use taffrail_proto::v1::{self, ConsumeRequest, ConsumeResponse, OffsetReset};
 use taffrail_proto::v1::{consume_request as request, consume_response as response};
 use tokio::sync::mpsc;
@@ -28,12 +29,14 @@ use self::frames::Read;
 use self::outbox::Outbox;
 use self::partitions::Partitions;
 use super::ended::Ended;
+use super::forward::{drain, elsewhere, relay};
 use super::member::Member;
 use super::{check, names, offsets};
 use crate::coordinator::groups::{Groups, Watch};
 use crate::memory::Charge;
 use crate::metrics::{Rpc, RpcMetrics};
 use crate::partition::{Isolation, Waiter};
+use crate::peers::Purpose;
 use crate::service::Broker;
 use crate::service::call::{Call, refuse};
 use crate::service::credit::Credit;
@@ -85,6 +88,14 @@ async fn run(
     let Some(request::Frame::Open(open)) = first.and_then(|first| first.frame) else {
         return Err(refused(invalid("frame", "the first frame must be `open`").into()));
     };
+    let group = open.join.as_ref().map_or("", |join| &join.group);
+    let place = elsewhere(broker, groups, call, (group, Purpose::Members)).map_err(refused)?;
+    if let Some(coordinator) = place {
+        let first = ConsumeRequest { frame: Some(request::Frame::Open(open)) };
+        let to = |mut client: GroupsClient<_>, frames| async move { client.consume(frames).await };
+        let drain = ConsumeResponse { frame: Some(response::Frame::Drain(drain())) };
+        return Box::pin(relay((broker, call, &coordinator), (first, inbound), to, (drain, answers))).await;
+    }
     let settings = Settings::of(&open).map_err(refused)?;
     let directory = groups.directory();
     let mut join = check::join(broker, call, &directory, open.join.unwrap_or_default()).map_err(refused)?;

@@ -13,13 +13,12 @@ use crate::service::status::{IntoLogError as _, Refused, refusal};
 pub(super) fn place(
     directory: &Directory,
     id: TopicPartition,
-    committed: Option<&CommittedOffset>,
+    (committed, snapshot): (Option<&CommittedOffset>, &Snapshot),
     (reset, isolation): (OffsetReset, Isolation),
 ) -> Result<Option<(Reader, AssignedPartition)>, Refused> {
     let Some(topic) = directory.topic_of(id) else { return Ok(None) };
     let mut reader = Reader::of(topic, id.partition, isolation)?;
-    let snapshot = reader.partition.snapshot();
-    (reader.offset, reader.last_epoch) = begin(committed, &snapshot, (reset, isolation))?;
+    (reader.offset, reader.last_epoch) = begin(committed, snapshot, (reset, isolation))?;
     let assigned = AssignedPartition {
         topic: topic.name.to_string(),
         topic_id: topic.id.to_string(),
@@ -34,11 +33,12 @@ pub(super) fn place(
 pub(super) fn at_end(
     directory: &Directory,
     id: TopicPartition,
+    snapshot: &Snapshot,
     isolation: Isolation,
 ) -> Result<Option<Reader>, Refused> {
     let Some(topic) = directory.topic_of(id) else { return Ok(None) };
     let mut reader = Reader::of(topic, id.partition, isolation)?;
-    reader.offset = reader.partition.snapshot().visible_end(isolation);
+    reader.offset = snapshot.visible_end(isolation);
     Ok(Some(reader))
 }
 

@@ -1,0 +1,5 @@
+//! Calls at a broker that does not lead what they are about.
+
+mod cluster;
+mod groups;
+mod partitions;
