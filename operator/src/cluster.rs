@@ -29,7 +29,7 @@ use crate::context::Context;
 use crate::crash;
 use crate::error::{AtStep as _, Error, Failures, backoff};
 use crate::metrics::Controller;
-use crate::status::{IfChanged, write};
+use crate::status::{IfChanged, write, write_malformed};
 use crate::step::Step;
 use crate::topic::ClusterKey;
 use crate::watches::ClusterObject;
@@ -82,7 +82,10 @@ async fn reconcile(object: &ClusterObject, context: &Context) -> Result<Action, 
         Ok(cluster) => cluster,
         Err(invalid) => {
             let (namespace, cluster) = (object.namespace().unwrap_or_default(), object.name_any());
-            tracing::warn!(namespace, cluster, error = %invalid, "the object cannot be read: left as it is");
+            let error = invalid.to_string();
+            if write_malformed::<Cluster>(&context.client, &namespace, &cluster, &error).await.at(Step::ClusterStatus)? {
+                tracing::warn!(namespace, cluster, error, "the object cannot be read: left as it is");
+            }
             return Ok(Action::await_change());
         }
     };
