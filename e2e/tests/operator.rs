@@ -226,7 +226,11 @@ impl Space {
             pod.metadata.labels.as_mut().unwrap().insert("controller-revision-hash".to_owned(), revision.clone());
             pod.metadata.annotations = spec.template.metadata.clone().unwrap().annotations;
             let image = spec.template.spec.as_ref().unwrap().containers[0].image.clone();
-            pod.spec = from(json!({"containers": [{"name": "broker", "image": image}]}))?;
+            let account = spec.template.spec.as_ref().unwrap().service_account_name.clone();
+            pod.spec = from(json!({
+                "serviceAccountName": account, "automountServiceAccountToken": false,
+                "containers": [{"name": "broker", "image": image}],
+            }))?;
             pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(0);
             self.api().create(&PostParams::default(), &pod).await?;
             let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
@@ -308,11 +312,20 @@ async fn a_cluster_becomes_objects_that_belong_to_it_and_a_topic_is_accepted_and
     space.cluster("main", json!({"listeners": [{"name": "grpc", "port": 9094}, out]})).await?;
     space.wait_cluster("main", "Ready", "False", "Starting").await?;
     let objects = space.objects().await?;
-    let names: Vec<_> = objects.keys().filter(|name| !name.contains("kube-root-ca") && !name.contains(" default")).collect();
+    let names: Vec<_> =
+        objects.keys().filter(|name| !name.contains("kube-root-ca") && !name.contains(" default")).collect();
     let expected = [
-        "Cluster main", "ConfigMap main-config", "NetworkPolicy main", "PodDisruptionBudget main", "Role main-broker",
-        "RoleBinding main-broker", "Service main-bootstrap", "Service main-brokers", "Service main-out",
-        "ServiceAccount main-broker", "StatefulSet main",
+        "Cluster main",
+        "ConfigMap main-config",
+        "NetworkPolicy main",
+        "PodDisruptionBudget main",
+        "Role main-broker",
+        "RoleBinding main-broker",
+        "Service main-bootstrap",
+        "Service main-brokers",
+        "Service main-out",
+        "ServiceAccount main-broker",
+        "StatefulSet main",
     ];
     assert_eq!(names, expected);
     for name in names.iter().filter(|name| !name.starts_with("Cluster")) {
@@ -412,7 +425,8 @@ async fn a_change_restarts_one_broker_at_a_time_and_a_listener_that_goes_takes_i
         sleep(Duration::from_millis(600)).await;
         let present = pods().await?;
         assert_eq!(present.len(), 2, "one at a time");
-        let cluster = space.wait_cluster("main", "Ready", "False", if left > 1 { "Restarting" } else { "Starting" }).await?;
+        let cluster =
+            space.wait_cluster("main", "Ready", "False", if left > 1 { "Restarting" } else { "Starting" }).await?;
         assert!(left == 1 || json!(cluster.status).to_string().contains("version 0.2.0 takes the place of 0.1.0"));
         restarted.extend((0..3).map(|n| format!("main-{n}")).filter(|name| !present.contains(name)));
     }
@@ -445,7 +459,8 @@ async fn topics_are_refused_with_a_reason_and_heal() -> Result<()> {
     let patch = json!({"spec": {"allowedTopicNamespaces": ["refuse-other"]}});
     space.api::<Cluster>().patch("main", &PatchParams::default(), &Patch::Merge(patch)).await?;
     other.wait_topic("foreign", "Accepted", "True", "Accepted").await?;
-    let told = |cluster: &Cluster| cluster.status.as_ref().is_some_and(|s| s.topic_namespaces == ["refuse", "refuse-other"]);
+    let told =
+        |cluster: &Cluster| cluster.status.as_ref().is_some_and(|s| s.topic_namespaces == ["refuse", "refuse-other"]);
     space.wait("main", told).await?;
     other.wait("taffrail:refuse:main", |_: &RoleBinding| true).await?;
     space.api::<Cluster>().delete("main", &DeleteParams::default()).await?;
@@ -493,8 +508,7 @@ async fn a_topic_goes_when_its_data_is_in_the_trash() -> Result<()> {
     space.api::<Topic>().delete("events", &DeleteParams::default()).await?;
     sleep(Duration::from_secs(1)).await;
     assert!(space.api::<Topic>().get_opt("events").await?.is_some(), "it waits for the brokers");
-    slice.spec.tombstone =
-        from(json!({"deletedAt": "2026-01-01T00:00:00Z", "purgeAt": "2026-01-02T00:00:00Z"}))?;
+    slice.spec.tombstone = from(json!({"deletedAt": "2026-01-01T00:00:00Z", "purgeAt": "2026-01-02T00:00:00Z"}))?;
     space.api::<PartitionSlice>().replace(&slice.name_any(), &PostParams::default(), &slice).await?;
     space.wait_gone::<Topic>("events").await?;
 
@@ -673,8 +687,18 @@ async fn an_operator_that_dies_at_any_step_ends_up_with_the_same_objects() -> Re
     let expected = end(&undisturbed).await?;
     operator.process.end(Signal::TERM)?;
     let steps = [
-        "fetch", "access", "config", "services", "disruption-budget", "network-policy", "stateful-set", "orphans",
-        "restart", "cluster-status", "finalizer", "topic-status",
+        "fetch",
+        "access",
+        "config",
+        "services",
+        "disruption-budget",
+        "network-policy",
+        "stateful-set",
+        "orphans",
+        "restart",
+        "cluster-status",
+        "finalizer",
+        "topic-status",
     ];
     for step in steps {
         let space = Space::new(&server, &format!("dies-{step}")).await?;
@@ -702,7 +726,11 @@ async fn a_second_operator_takes_over_at_once_when_the_first_is_told_to_stop() -
     let begin = Instant::now();
     loop {
         match http_get(waiting.admin, "/readyz") {
-            Ok((503, text)) if text.contains("for the kinds Cluster, Topic") && text.contains("taffrail-operator crd") => break,
+            Ok((503, text))
+                if text.contains("for the kinds Cluster, Topic") && text.contains("taffrail-operator crd") =>
+            {
+                break;
+            }
             _ => ensure!(begin.elapsed() < PATIENCE, "it does not say what it waits for"),
         }
         sleep(Duration::from_millis(50)).await;

@@ -180,7 +180,8 @@ pub fn differs(wanted: &Value, present: &Value) -> bool {
             present.get(name).map_or_else(|| !is_empty(wanted), |present| differs(wanted, present))
         }),
         (Value::Array(wanted), Value::Array(present)) => {
-            wanted.len() != present.len() || wanted.iter().zip(present).any(|(wanted, present)| differs(wanted, present))
+            wanted.len() != present.len()
+                || wanted.iter().zip(present).any(|(wanted, present)| differs(wanted, present))
         }
         (wanted, present) => wanted != present,
     }
@@ -245,7 +246,8 @@ mod tests {
     #[test]
     fn objects_of_others_are_not_ours() {
         let object = |labels: Value, owners: Value| -> DynamicObject {
-            serde_json::from_value(json!({"metadata": {"name": "x", "labels": labels, "ownerReferences": owners}})).unwrap()
+            serde_json::from_value(json!({"metadata": {"name": "x", "labels": labels, "ownerReferences": owners}}))
+                .unwrap()
         };
         let ours = json!({labels::CLUSTER: "main", labels::MANAGED_BY: FIELD_MANAGER});
         let owner = |kind: &str, uid: &str| json!([{"apiVersion": "v1", "kind": kind, "name": "main", "uid": uid, "controller": true}]);

@@ -97,8 +97,12 @@ struct Run {
     lease_duration: Duration,
 
     /// The brokers' image without a tag, for Clusters that name none: the Cluster's version is its tag.
-    #[arg(long, value_name = "IMAGE", env = "TAFFRAIL_BROKER_IMAGE",
-          default_value = "ghcr.io/taffrail/taffrail-broker")]
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        env = "TAFFRAIL_BROKER_IMAGE",
+        default_value = "ghcr.io/taffrail/taffrail-broker"
+    )]
     broker_image: String,
 
     /// Make a ServiceMonitor for each Cluster, so that Prometheus' operator reads the brokers' metrics. Without that kind
@@ -176,8 +180,7 @@ impl Run {
             identity: format!("{}-{}", self.identity, &random[..8]),
             duration: self.lease_duration,
         };
-        let settings =
-            Settings { broker_image: self.broker_image.clone(), service_monitors: self.service_monitors };
+        let settings = Settings { broker_image: self.broker_image.clone(), service_monitors: self.service_monitors };
         Options { listen: self.listen, lease, settings }
     }
 }

@@ -40,7 +40,10 @@ pub async fn write<K, S>(
     if_changed: IfChanged,
 ) -> Result<bool, Cause>
 where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
     S: Serialize,
 {
     let value = |status: &S| serde_json::to_value(status).unwrap_or_default();
@@ -62,11 +65,11 @@ where
 {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()));
     let Some(object) = api.get_opt(name).await? else { return Ok(false) };
-    let known: Vec<Condition> =
-        serde_json::from_value(object.data["status"]["conditions"].clone()).unwrap_or_default();
+    let known: Vec<Condition> = serde_json::from_value(object.data["status"]["conditions"].clone()).unwrap_or_default();
     let mut conditions = known.clone();
     let message = format!("the object cannot be read, so it is left as it is: {error}");
-    let facts = [(READY, ConditionStatus::False), (RECONCILING, ConditionStatus::False), (STALLED, ConditionStatus::True)];
+    let facts =
+        [(READY, ConditionStatus::False), (RECONCILING, ConditionStatus::False), (STALLED, ConditionStatus::True)];
     for (type_, holds) in facts {
         let mut condition = Condition::new(type_, holds, "Malformed", &*message);
         condition.observed_generation = object.metadata.generation;

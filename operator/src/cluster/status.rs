@@ -88,19 +88,16 @@ pub fn status_of(cluster: &Cluster, observed: &Observed<'_>, now: SystemTime) ->
             std::iter::once(validated.key.namespace.clone()).chain(others).take(MAX_NAMESPACES).collect();
     }
     status.bootstrap = bootstrap(fetched, validated);
-    let pending = |pending: &super::rollout::Pending| PendingRestart {
-        broker: pending.broker,
-        reason: pending.reason.clone(),
-    };
+    let pending =
+        |pending: &super::rollout::Pending| PendingRestart { broker: pending.broker, reason: pending.reason.clone() };
     status.pending_restarts = outcome.pending.iter().map(pending).collect();
     status
 }
 
 /// The oldest version that a broker runs.
 fn version(fetched: &Fetched, validated: &Validated) -> String {
-    let number = |version: &str| -> Vec<u64> {
-        version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
-    };
+    let number =
+        |version: &str| -> Vec<u64> { version.split(['.', '-']).map_while(|part| part.parse().ok()).collect() };
     let versions = fetched.pods.iter().filter_map(|pod| pod.annotations().get(labels::VERSION).cloned());
     versions.min_by_key(|version| number(version)).unwrap_or_else(|| validated.version.clone())
 }
@@ -206,14 +203,18 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
     match why.as_str() {
         "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => Some(Problem {
             reason: "ImageCannotBePulled",
-            message: format!("the image {image} of the pod {name} cannot be pulled: set spec.image or spec.version right ({why})"),
+            message: format!(
+                "the image {image} of the pod {name} cannot be pulled: set spec.image or spec.version right ({why})"
+            ),
         }),
         "CreateContainerConfigError" | "CreateContainerError" => {
             Some(Problem { reason: "ContainerCannotStart", message: format!("the pod {name}: {message}") })
         }
         "CrashLoopBackOff" => Some(Problem {
             reason: "BrokerFails",
-            message: format!("the broker of the pod {name} ends again and again: kubectl logs --previous {name} says why"),
+            message: format!(
+                "the broker of the pod {name} ends again and again: kubectl logs --previous {name} says why"
+            ),
         }),
         _ => None,
     }
@@ -227,10 +228,7 @@ fn bootstrap(fetched: &Fetched, validated: &Validated) -> Vec<BootstrapAddress> 
         let name = labels::exposed(&key.name, &listener.name);
         let service = fetched.exposed.iter().find(|service| listener.expose.is_some() && service.name_any() == name);
         let outside = service.and_then(outside_host).map(|host| format!("{host}:{}", listener.port));
-        BootstrapAddress {
-            listener: listener.name.clone(),
-            address: outside.unwrap_or_else(|| inside(listener.port)),
-        }
+        BootstrapAddress { listener: listener.name.clone(), address: outside.unwrap_or_else(|| inside(listener.port)) }
     };
     validated.spec.listeners().iter().map(address).collect()
 }

@@ -134,7 +134,8 @@ impl Router {
         let Ok(slice) = &object.0 else { return vec![] };
         let topic = self.memory().topics.get(&slice.spec.topic_id.to_string()).cloned();
         let mut touched: Vec<_> = topic.map(|(namespace, name)| Touch::Topic(namespace, name)).into_iter().collect();
-        let key = ClusterKey { namespace: slice.namespace().unwrap_or_default(), name: slice.spec.cluster_name.clone() };
+        let key =
+            ClusterKey { namespace: slice.namespace().unwrap_or_default(), name: slice.spec.cluster_name.clone() };
         // A thousand topics change a slice each: only some say something about the Cluster.
         let replicated = slice.spec.partitions.iter().any(|partition| partition.replicas.len() > 1);
         if replicated || self.is_shrinking(&key) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 fn cluster() -> Cluster {
     let spec = json!({"replicas": 2, "storage": {"size": "10Gi"}});
-    serde_json::from_value(json!({"metadata": {"name": "main", "namespace": "ns", "generation": 3}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "main", "namespace": "ns", "generation": 3}, "spec": spec}))
+        .unwrap()
 }
 
 fn pod(number: i32, status: Value) -> Arc<Pod> {
@@ -49,20 +50,34 @@ fn conditions_tell_what_is_so_and_what_is_in_the_way() {
     let pending = serde_json::from_value(json!({"status": {"phase": "Pending"}})).unwrap();
     for (fetched, expected) in [
         (Fetched::default(), ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"]),
-        (pods(vec![pod(0, ready()), pod(1, ready())]),
-            ["Ready True AllBrokersServe", "Reconciling False Settled", "Stalled False NothingInTheWay"]),
-        (pods(vec![pod(0, ready()), pod(1, waiting("ImagePullBackOff"))]),
-            ["Ready False ImageCannotBePulled", "Reconciling False Stalled", "Stalled True ImageCannotBePulled"]),
-        (pods(vec![pod(0, ready()), pod(1, waiting("CrashLoopBackOff"))]),
-            ["Ready False BrokerFails", "Reconciling False Stalled", "Stalled True BrokerFails"]),
-        (pods(vec![pod(0, ready()), pod(1, waiting("ContainerCreating"))]),
-            ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"]),
-        (pods(vec![pod(0, unschedulable)]),
-            ["Ready False Unschedulable", "Reconciling False Stalled", "Stalled True Unschedulable"]),
-        (Fetched { claims: vec![pending], ..Fetched::default() },
-            ["Ready False StorageClassNotFound", "Reconciling False Stalled", "Stalled True StorageClassNotFound"]),
-        (pods(vec![pod(0, ready()), pod(1, ready()), pod(2, ready())]),
-            ["Ready False ScalingDown", "Reconciling True ScalingDown", "Stalled False NothingInTheWay"]),
+        (
+            pods(vec![pod(0, ready()), pod(1, ready())]),
+            ["Ready True AllBrokersServe", "Reconciling False Settled", "Stalled False NothingInTheWay"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("ImagePullBackOff"))]),
+            ["Ready False ImageCannotBePulled", "Reconciling False Stalled", "Stalled True ImageCannotBePulled"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("CrashLoopBackOff"))]),
+            ["Ready False BrokerFails", "Reconciling False Stalled", "Stalled True BrokerFails"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("ContainerCreating"))]),
+            ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"],
+        ),
+        (
+            pods(vec![pod(0, unschedulable)]),
+            ["Ready False Unschedulable", "Reconciling False Stalled", "Stalled True Unschedulable"],
+        ),
+        (
+            Fetched { claims: vec![pending], ..Fetched::default() },
+            ["Ready False StorageClassNotFound", "Reconciling False Stalled", "Stalled True StorageClassNotFound"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, ready()), pod(2, ready())]),
+            ["Ready False ScalingDown", "Reconciling True ScalingDown", "Stalled False NothingInTheWay"],
+        ),
     ] {
         let found = told(&of(&fetched, &Outcome::default(), &[]));
         assert_eq!((&found[..3], found[3].as_str()), (&expected.map(str::to_owned)[..], "Applied True AsWanted"));
@@ -97,7 +112,11 @@ fn the_version_is_the_oldest_that_runs_and_brokers_that_wait_are_listed() {
 #[test]
 fn a_paused_cluster_keeps_what_was_known() {
     let mut cluster = cluster();
-    cluster.status = Some(of(&Fetched { pods: vec![pod(0, ready()), pod(1, ready())], ..Fetched::default() }, &Outcome::default(), &[]));
+    cluster.status = Some(of(
+        &Fetched { pods: vec![pod(0, ready()), pod(1, ready())], ..Fetched::default() },
+        &Outcome::default(),
+        &[],
+    ));
     let status = paused(&cluster, SystemTime::UNIX_EPOCH);
     assert_eq!(told(&status)[..3], ["Ready True AllBrokersServe", "Reconciling False Paused", "Stalled True Paused"]);
 }

@@ -71,7 +71,11 @@ fn a_broker_that_holds_partitions_does_not_go() {
     ] {
         let fetched = Fetched { slices: vec![slice("orders", &brokers)], ..built(present, "0.1.0", "10Gi", true) };
         let validated = validate(&cluster(json!({"replicas": wanted})), &fetched, &settings()).unwrap();
-        assert_eq!((validated.replicas, validated.held.is_some()), (replicas, held), "{wanted} of {present}: {brokers:?}");
+        assert_eq!(
+            (validated.replicas, validated.held.is_some()),
+            (replicas, held),
+            "{wanted} of {present}: {brokers:?}"
+        );
         assert!(!held || validated.held.unwrap().message.contains("orders"));
     }
 }
@@ -96,7 +100,8 @@ fn volumes_grow_where_their_class_allows_it() {
 
 #[test]
 fn an_exposed_listener_cannot_have_the_name_of_a_service_of_the_cluster() {
-    let named = |name: &str| cluster(json!({"listeners": [{"name": name, "port": 9094, "expose": {"type": "NodePort"}}]}));
+    let named =
+        |name: &str| cluster(json!({"listeners": [{"name": name, "port": 9094, "expose": {"type": "NodePort"}}]}));
     assert!(validate(&named("outside"), &Fetched::default(), &settings()).is_ok());
     for name in ["brokers", "bootstrap"] {
         assert_eq!(validate(&named(name), &Fetched::default(), &settings()).unwrap_err().reason, "ListenerName");

@@ -85,13 +85,22 @@ fn a_topic_is_accepted_where_it_may_be_under_a_name_that_is_free() {
         ("a younger one by that name", plain(), created("2026-01-02T00:00:00Z"), "new"),
         ("of the same age, with a lower uid", plain(), created("2026-01-01T00:00:00Z"), "NameTaken"),
         ("of the same age, with a higher uid", plain(), rival(json!({"metadata": {"uid": "z"}})), "new"),
-        ("a younger one that is served", plain(), {
-            let mut more = served(ID);
-            merge(&mut more, json!({"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}}));
-            rival(more)
-        }, "NameTaken"),
-        ("an older one in a namespace that is not allowed", plain(),
-            rival(json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z", "namespace": "other"}})), "new"),
+        (
+            "a younger one that is served",
+            plain(),
+            {
+                let mut more = served(ID);
+                merge(&mut more, json!({"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}}));
+                rival(more)
+            },
+            "NameTaken",
+        ),
+        (
+            "an older one in a namespace that is not allowed",
+            plain(),
+            rival(json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z", "namespace": "other"}})),
+            "new",
+        ),
     ] {
         assert_eq!(told(&topic, &around), expected, "{what}");
     }
@@ -109,11 +118,16 @@ fn an_identity_is_kept_and_taken_over_only_from_a_topic_that_is_known_and_free()
     };
     for (what, topic, around, expected) in [
         ("it has one", topic("t", served(ID)), around(), ID),
-        ("it has one, whatever it adopts", {
-            let mut more = served(ID);
-            merge(&mut more, json!({"metadata": {"annotations": {"taffrail.dev/adopt": "x"}}}));
-            topic("t", more)
-        }, around(), ID),
+        (
+            "it has one, whatever it adopts",
+            {
+                let mut more = served(ID);
+                merge(&mut more, json!({"metadata": {"annotations": {"taffrail.dev/adopt": "x"}}}));
+                topic("t", more)
+            },
+            around(),
+            ID,
+        ),
         ("it adopts a known one", adopts(), known("t"), ID),
         ("it adopts an unknown one", adopts(), around(), "AdoptUnknown"),
         ("it adopts one of another name", adopts(), known("other"), "AdoptOtherName"),

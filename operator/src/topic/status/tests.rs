@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 const ID: &str = "3f2a8c1e-0000-4000-8000-00000000abcd";
 
 fn topic(partitions: i32) -> Topic {
-    serde_json::from_value(json!({"metadata": {"name": "t", "generation": 7}, "spec": {"partitions": partitions}})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "t", "generation": 7}, "spec": {"partitions": partitions}}))
+        .unwrap()
 }
 
 /// A slice of partitions: `L` has a leader, `-` has none.
@@ -34,7 +35,12 @@ fn slices(partitions: &str) -> Vec<PartitionSlice> {
 }
 
 fn known(partitions: &str) -> Verdict {
-    Verdict { accepted: Some(Identity::Known(ID.to_owned())), slices: slices(partitions), replicas: 1, ..Verdict::default() }
+    Verdict {
+        accepted: Some(Identity::Known(ID.to_owned())),
+        slices: slices(partitions),
+        replicas: 1,
+        ..Verdict::default()
+    }
 }
 
 fn refusal() -> Option<Refusal> {
