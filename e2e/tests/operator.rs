@@ -332,6 +332,8 @@ async fn a_cluster_becomes_objects_that_belong_to_it_and_a_topic_is_accepted_and
         assert_eq!(objects[*name]["metadata"]["ownerReferences"][0]["kind"], "Cluster", "{name}");
     }
 
+    fulfils_the_restricted_policy(&space).await?;
+
     space.topic("events", json!({}), json!({"partitions": 2})).await?;
     let topic = space.wait_topic("events", "Ready", "False", "WaitingForBrokers").await?;
     assert_eq!((id(&topic).len(), topic.status.as_ref().unwrap().accepted_generation), (36, Some(1)));
@@ -353,6 +355,33 @@ async fn a_cluster_becomes_objects_that_belong_to_it_and_a_topic_is_accepted_and
     let status = cluster.status.unwrap();
     assert_eq!(status.bootstrap[0].address, "main-bootstrap.become.svc:9094");
     assert_eq!((status.replicas, status.ready_replicas, status.version.as_deref()), (Some(3), Some(3), Some("0.1.0")));
+    Ok(())
+}
+
+/// Pods of the StatefulSet's template are taken where only such are.
+async fn fulfils_the_restricted_policy(space: &Space) -> Result<()> {
+    let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    namespaces.patch(&space.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    let set = space.api::<StatefulSet>().get("main").await?;
+    let template = serde_json::to_value(set.spec.unwrap().template)?;
+    let mut spec = template["spec"].clone();
+    spec["volumes"].as_array_mut().unwrap().push(json!({"name": "data", "emptyDir": {}}));
+    spec["automountServiceAccountToken"] = false.into();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let pod: Pod = from(json!({"metadata": {"name": "main-0"}, "spec": spec}))?;
+    // The policy is known to the admission a moment after the label is there.
+    let begin = Instant::now();
+    let loose: Pod = from(json!({"metadata": {"name": "x"}, "spec": {
+        "serviceAccountName": "main-broker", "containers": [{"name": "x", "image": "x"}],
+    }}))?;
+    while space.api().create(&dry, &loose).await.is_ok() {
+        ensure!(begin.elapsed() < PATIENCE, "the policy is not enforced");
+        sleep(Duration::from_millis(50)).await;
+    }
+    space.api().create(&dry, &pod).await.context("the pods do not fulfil the Restricted policy")?;
+    let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": null}}});
+    namespaces.patch(&space.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
 }
 

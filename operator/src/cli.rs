@@ -141,7 +141,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// All definitions as one stream of YAML documents.
 fn definitions() -> String {
-    taffrail_crds::yaml_files().into_iter().map(|(_, text)| format!("---\n{text}")).collect()
+    taffrail_crds::yaml_files().iter().fold(String::new(), |all, (_, text)| all + "---\n" + text)
 }
 
 /// Prints a result. A reader that is gone (`| head`) is no failure.

@@ -218,8 +218,7 @@ fn objects_that_are_there_twice_are_named() {
     let named = |cluster: &str| format!("{{clusterRef: {{name: {cluster}}}, topicName: a}}");
     let twice = |text: String| -> Vec<String> {
         parse_objects(&text, "t.yaml")
-            .map(|_| vec![])
-            .unwrap_or_else(|faults| faults.iter().map(ToString::to_string).collect())
+            .map_or_else(|faults| faults.iter().map(ToString::to_string).collect(), |_| vec![])
     };
     assert_eq!(twice(topic("a", main) + &cluster + &topic("b", &named("other"))), Vec::<String>::new());
     let found = twice(topic("a", main) + &topic("b", &named("main")) + &cluster + &cluster);

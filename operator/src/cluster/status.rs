@@ -113,9 +113,10 @@ fn conditions(observed: &Observed<'_>) -> Vec<Told> {
         .chain(fetched.pods.iter().filter_map(|pod| pod_problem(pod)))
         .collect();
     let failed: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    let applied = match failed.is_empty() {
-        true => told(APPLIED, true, "AsWanted", ""),
-        false => told(APPLIED, false, "StepFailed", &failed.join("; ")),
+    let applied = if failed.is_empty() {
+        told(APPLIED, true, "AsWanted", "")
+    } else {
+        told(APPLIED, false, "StepFailed", &failed.join("; "))
     };
     let progress = progress(observed);
     // Brokers that all serve are ready, whatever else cannot be done.
@@ -189,10 +190,10 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let conditions = status.conditions.iter().flatten();
-    let unschedulable = conditions
+    let mut unschedulable = conditions
         .filter(|condition| condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable"))
         .map(|condition| condition.message.clone().unwrap_or_default());
-    if let Some(why) = unschedulable.last() {
+    if let Some(why) = unschedulable.next() {
         return Some(Problem { reason: "Unschedulable", message: format!("no node takes the pod {name}: {why}") });
     }
     let waiting = status.container_statuses.iter().flatten().find_map(|container| {

@@ -19,8 +19,8 @@ fn check(name: &str, facts: &Facts) {
     let settings = Settings { broker_image: "registry.test/taffrail-broker".to_owned(), service_monitors: true };
     let validated = validate(&cluster, &Fetched::default(), &settings).unwrap();
     let children = build(&validated, facts).into_iter().flat_map(|(_, children)| children);
-    let found: String =
-        children.map(|child| format!("---\n{}", serde_yaml::to_string(&child.object).unwrap())).collect();
+    let found =
+        children.fold(String::new(), |all, child| all + "---\n" + &serde_yaml::to_string(&child.object).unwrap());
     let file = golden(&format!("{name}.expected.yaml"));
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&file, &found).unwrap();

@@ -1,3 +1,4 @@
+#![allow(clippy::needless_pass_by_value)]
 use super::*;
 use crate::cluster::validate::validate;
 use crate::context::Settings;
@@ -48,7 +49,7 @@ fn conditions_tell_what_is_so_and_what_is_in_the_way() {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"},
     ]});
     let pending = serde_json::from_value(json!({"status": {"phase": "Pending"}})).unwrap();
-    for (fetched, expected) in [
+    for (fetched, expected) in vec![
         (Fetched::default(), ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"]),
         (
             pods(vec![pod(0, ready()), pod(1, ready())]),

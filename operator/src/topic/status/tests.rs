@@ -43,8 +43,8 @@ fn known(partitions: &str) -> Verdict {
     }
 }
 
-fn refusal() -> Option<Refusal> {
-    Some(Refusal { reason: "No", message: "because".to_owned() })
+fn refusal() -> Refusal {
+    Refusal { reason: "No", message: "because".to_owned() }
 }
 
 fn of(verdict: &Verdict) -> TopicStatus {
@@ -78,10 +78,10 @@ fn a_topic_is_ready_when_every_partition_has_a_leader() {
 
 #[test]
 fn what_is_refused_stalls_and_what_was_accepted_before_is_kept() {
-    let status = of(&Verdict { refused: refusal(), ..Verdict::default() });
+    let status = of(&Verdict { refused: Some(refusal()), ..Verdict::default() });
     assert_eq!((told(&status, ACCEPTED), told(&status, STALLED)), ("False No".to_owned(), "True No".to_owned()));
     assert_eq!((status.topic_id, status.accepted_generation, status.partitions), (None, None, None));
-    let status = of(&Verdict { refused: refusal(), ..known("LL") });
+    let status = of(&Verdict { refused: Some(refusal()), ..known("LL") });
     assert_eq!((told(&status, ACCEPTED), told(&status, READY)), ("True Accepted".to_owned(), "False No".to_owned()));
     assert_eq!((status.topic_id.as_deref(), status.accepted_generation), (Some(ID), None));
 }
@@ -110,6 +110,6 @@ fn events_tell_what_is_new_and_nothing_twice() {
     assert_eq!(reasons(&accepted, &served), ["Serving"]);
     assert_eq!(reasons(&served, &served), Vec::<String>::new());
     assert_eq!(reasons(&served, &broken), ["PartitionsWithoutLeader"]);
-    let refused = of(&Verdict { refused: refusal(), ..Verdict::default() });
+    let refused = of(&Verdict { refused: Some(refusal()), ..Verdict::default() });
     assert_eq!(reasons(&none, &refused), ["No"]);
 }
