@@ -215,8 +215,7 @@ fn place_faults(node: &Node, file: &Arc<str>, faults: Vec<crate::admission::Faul
 }
 
 fn typed<K: serde::de::DeserializeOwned>(node: &Node, file: &Arc<str>, object: Value) -> Result<K, Vec<Fault>> {
-    serde_json::from_value(object)
-        .map_err(|error| vec![Fault::new(file, node.at, &FieldPath::ROOT, error.to_string())])
+    serde_json::from_value(object).map_err(|error| vec![Fault::new(file, node.at, &FieldPath::ROOT, error.to_string())])
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::cluster::labels;
 use crate::error::Cause;
@@ -103,11 +103,15 @@ pub struct Child {
 
 impl Child {
     /// An object of these parts; `metadata` without name and namespace, `rest` are the fields beside it.
-    pub fn new(kind: ChildKind, namespace: &str, name: &str, metadata: Value, rest: Value) -> Self {
+    pub fn new(kind: ChildKind, namespace: &str, name: &str, mut metadata: Value, rest: Value) -> Self {
         let resource = kind.resource();
-        let mut object = json!({ "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata });
-        object["metadata"]["name"] = name.into();
-        object["metadata"]["namespace"] = namespace.into();
+        metadata["name"] = name.into();
+        metadata["namespace"] = namespace.into();
+        let mut object = Value::Object(Map::from_iter([
+            ("apiVersion".to_owned(), resource.api_version.into()),
+            ("kind".to_owned(), resource.kind.into()),
+            ("metadata".to_owned(), metadata),
+        ]));
         if let (Some(object), Value::Object(rest)) = (object.as_object_mut(), rest) {
             object.extend(rest);
         }
@@ -180,7 +184,8 @@ pub fn differs(wanted: &Value, present: &Value) -> bool {
             present.get(name).map_or_else(|| !is_empty(wanted), |present| differs(wanted, present))
         }),
         (Value::Array(wanted), Value::Array(present)) => {
-            wanted.len() != present.len() || wanted.iter().zip(present).any(|(wanted, present)| differs(wanted, present))
+            wanted.len() != present.len()
+                || wanted.iter().zip(present).any(|(wanted, present)| differs(wanted, present))
         }
         (wanted, present) => wanted != present,
     }
@@ -216,6 +221,7 @@ pub fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn what_others_add_is_no_difference_and_what_they_change_is() {
@@ -245,7 +251,8 @@ mod tests {
     #[test]
     fn objects_of_others_are_not_ours() {
         let object = |labels: Value, owners: Value| -> DynamicObject {
-            serde_json::from_value(json!({"metadata": {"name": "x", "labels": labels, "ownerReferences": owners}})).unwrap()
+            serde_json::from_value(json!({"metadata": {"name": "x", "labels": labels, "ownerReferences": owners}}))
+                .unwrap()
         };
         let ours = json!({labels::CLUSTER: "main", labels::MANAGED_BY: FIELD_MANAGER});
         let owner = |kind: &str, uid: &str| json!([{"apiVersion": "v1", "kind": kind, "name": "main", "uid": uid, "controller": true}]);
@@ -253,7 +260,7 @@ mod tests {
             (ours.clone(), owner("Cluster", "1"), Owner::Ours),
             (ours.clone(), json!([]), Owner::Ours),
             (ours.clone(), owner("Cluster", "0"), Owner::Earlier),
-            (ours.clone(), owner("Deployment", "0"), Owner::Other),
+            (ours, owner("Deployment", "0"), Owner::Other),
             (json!({}), json!([]), Owner::Other),
             (json!({labels::CLUSTER: "other", labels::MANAGED_BY: FIELD_MANAGER}), json!([]), Owner::Other),
         ] {

@@ -97,8 +97,12 @@ struct Run {
     lease_duration: Duration,
 
     /// The brokers' image without a tag, for Clusters that name none: the Cluster's version is its tag.
-    #[arg(long, value_name = "IMAGE", env = "TAFFRAIL_BROKER_IMAGE",
-          default_value = "ghcr.io/taffrail/taffrail-broker")]
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        env = "TAFFRAIL_BROKER_IMAGE",
+        default_value = "ghcr.io/taffrail/taffrail-broker"
+    )]
     broker_image: String,
 
     /// Make a ServiceMonitor for each Cluster, so that Prometheus' operator reads the brokers' metrics. Without that kind
@@ -137,7 +141,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// All definitions as one stream of YAML documents.
 fn definitions() -> String {
-    taffrail_crds::yaml_files().into_iter().map(|(_, text)| format!("---\n{text}")).collect()
+    taffrail_crds::yaml_files().iter().fold(String::new(), |all, (_, text)| all + "---\n" + text)
 }
 
 /// Prints a result. A reader that is gone (`| head`) is no failure.
@@ -176,8 +180,7 @@ impl Run {
             identity: format!("{}-{}", self.identity, &random[..8]),
             duration: self.lease_duration,
         };
-        let settings =
-            Settings { broker_image: self.broker_image.clone(), service_monitors: self.service_monitors };
+        let settings = Settings { broker_image: self.broker_image.clone(), service_monitors: self.service_monitors };
         Options { listen: self.listen, lease, settings }
     }
 }

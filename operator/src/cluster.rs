@@ -29,7 +29,7 @@ use crate::context::Context;
 use crate::crash;
 use crate::error::{AtStep as _, Error, Failures, backoff};
 use crate::metrics::Controller;
-use crate::status::{IfChanged, write};
+use crate::status::{IfChanged, write, write_malformed};
 use crate::step::Step;
 use crate::topic::ClusterKey;
 use crate::watches::ClusterObject;
@@ -82,7 +82,13 @@ async fn reconcile(object: &ClusterObject, context: &Context) -> Result<Action, 
         Ok(cluster) => cluster,
         Err(invalid) => {
             let (namespace, cluster) = (object.namespace().unwrap_or_default(), object.name_any());
-            tracing::warn!(namespace, cluster, error = %invalid, "the object cannot be read: left as it is");
+            let error = invalid.to_string();
+            if write_malformed::<Cluster>(&context.client, &namespace, &cluster, &error)
+                .await
+                .at(Step::ClusterStatus)?
+            {
+                tracing::warn!(namespace, cluster, error, "the object cannot be read: left as it is");
+            }
             return Ok(Action::await_change());
         }
     };
@@ -162,12 +168,7 @@ async fn act(validated: &Validated, fetched: &Fetched, context: &Context) -> (Ou
     (outcome, failures)
 }
 
-async fn apply_all(
-    children: &[Child],
-    step: Step,
-    validated: &Validated,
-    context: &Context,
-) -> Result<(), Error> {
+async fn apply_all(children: &[Child], step: Step, validated: &Validated, context: &Context) -> Result<(), Error> {
     for child in children {
         if apply(&context.client, child, &validated.key.name, &validated.uid).await.at(step)? {
             context.metrics.write(step);
@@ -180,13 +181,8 @@ async fn apply_all(
 /// Writes the status if it differs, and an Event if the Cluster begins or ceases to be ready, or stalls.
 async fn tell(cluster: &Cluster, context: &Context, new: &ClusterStatus) -> Result<(), Error> {
     let old = cluster.status.clone().unwrap_or_default();
-    let written = write::<Cluster, ClusterStatus>(
-        &context.client,
-        cluster,
-        cluster.status.as_ref(),
-        new,
-        IfChanged::Write,
-    );
+    let written =
+        write::<Cluster, ClusterStatus>(&context.client, cluster, cluster.status.as_ref(), new, IfChanged::Write);
     if written.await.at(Step::ClusterStatus)? {
         context.metrics.write(Step::ClusterStatus);
         crash::done(Step::ClusterStatus);

@@ -34,7 +34,9 @@ impl Readiness {
         }
         match phase {
             Phase::Waiting(what) => tracing::warn!("waiting: {what}"),
-            Phase::Standby => tracing::info!("standing by: another operator has the Lease, or this one is asking for it"),
+            Phase::Standby => {
+                tracing::info!("standing by: another operator has the Lease, or this one is asking for it");
+            }
             Phase::Acting => tracing::info!("acting: this operator has the Lease"),
             Phase::Stopping => tracing::info!("stopping"),
         }

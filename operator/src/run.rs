@@ -41,8 +41,7 @@ pub struct Options {
 pub async fn run(options: Options, log_level: LogLevel) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let (readiness, metrics) = (Readiness::new(), Metrics::new());
-    let subjects =
-        Subjects { readiness: readiness.clone(), metrics: metrics.clone(), log_level: Arc::new(log_level) };
+    let subjects = Subjects { readiness: readiness.clone(), metrics: metrics.clone(), log_level: Arc::new(log_level) };
     let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
     tokio::spawn(admin_http::serve(listener, subjects, stop.clone()));
 

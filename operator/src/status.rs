@@ -1,10 +1,13 @@
 //! Writing a status: only what differs, and without getting in the way of those who write the spec.
 
-use kube::api::{Api, Patch, PatchParams};
+use std::time::SystemTime;
+
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use taffrail_crds::condition::{Condition, ConditionStatus, READY, RECONCILING, STALLED, set_condition};
 
 use crate::apply::FIELD_MANAGER;
 use crate::error::Cause;
@@ -37,7 +40,10 @@ pub async fn write<K, S>(
     if_changed: IfChanged,
 ) -> Result<bool, Cause>
 where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
     S: Serialize,
 {
     let value = |status: &S| serde_json::to_value(status).unwrap_or_default();
@@ -49,6 +55,32 @@ where
     }
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     api.patch_status(&object.name_any(), &parameters, &Patch::Merge(&body)).await?;
+    Ok(true)
+}
+
+/// Tells of an object that the API server has taken and that cannot be read all the same. True: that is new.
+pub async fn write_malformed<K>(client: &Client, namespace: &str, name: &str, error: &str) -> Result<bool, Cause>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()));
+    let Some(object) = api.get_opt(name).await? else { return Ok(false) };
+    let known: Vec<Condition> = serde_json::from_value(object.data["status"]["conditions"].clone()).unwrap_or_default();
+    let mut conditions = known.clone();
+    let message = format!("the object cannot be read, so it is left as it is: {error}");
+    let facts =
+        [(READY, ConditionStatus::False), (RECONCILING, ConditionStatus::False), (STALLED, ConditionStatus::True)];
+    for (type_, holds) in facts {
+        let mut condition = Condition::new(type_, holds, "Malformed", &*message);
+        condition.observed_generation = object.metadata.generation;
+        set_condition(&mut conditions, condition, SystemTime::now());
+    }
+    if conditions == known {
+        return Ok(false);
+    }
+    let body = json!({ "status": { "observedGeneration": object.metadata.generation, "conditions": conditions } });
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(name, &parameters, &Patch::Merge(&body)).await?;
     Ok(true)
 }
 

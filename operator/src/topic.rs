@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::crash;
 use crate::error::{AtStep as _, Error, backoff};
 use crate::metrics::Controller;
-use crate::status::{IfChanged, write};
+use crate::status::{IfChanged, write, write_malformed};
 use crate::step::Step;
 use crate::watches::TopicObject;
 use accept::{Surroundings, Verdict};
@@ -88,7 +88,10 @@ async fn reconcile(object: &TopicObject, context: &Context) -> Result<Action, Er
         Ok(topic) => topic,
         Err(invalid) => {
             let (namespace, topic) = (object.namespace().unwrap_or_default(), object.name_any());
-            tracing::warn!(namespace, topic, error = %invalid, "the object cannot be read: left as it is");
+            let error = invalid.to_string();
+            if write_malformed::<Topic>(&context.client, &namespace, &topic, &error).await.at(Step::TopicStatus)? {
+                tracing::warn!(namespace, topic, error, "the object cannot be read: left as it is");
+            }
             return Ok(Action::await_change());
         }
     };

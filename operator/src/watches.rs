@@ -111,4 +111,3 @@ where
 {
     ObjectRef::new(name).within(namespace)
 }
-

@@ -173,6 +173,60 @@ fn a_status_is_dropped_and_a_null_is_none() {
     assert_eq!(documents[0].topic.status, None);
 }
 
+const CLUSTER: &str = "apiVersion: taffrail.dev/v1alpha1\nkind: Cluster\n";
+
+#[test]
+fn clusters_and_topics_are_read_together_and_all_their_faults_are_listed() {
+    let text = format!(
+        "{CLUSTER}metadata: {{name: main}}\nspec: {{storage: {{size: 10Gi}}}}\nstatus: {{replicas: x}}\n---\n\
+         {HEAD}metadata: {{name: t}}\nspec: {{clusterRef: {{name: main}}}}\n"
+    );
+    let documents = parse_objects(&text, "t.yaml").unwrap();
+    let Object::Cluster(cluster) = &documents[0].object else { panic!("{documents:?}") };
+    assert_eq!(
+        (cluster.spec.replicas, cluster.status.is_none()),
+        (3, true),
+        "defaults are filled in, a status is dropped"
+    );
+    assert!(matches!(&documents[1].object, Object::Topic(topic) if topic.topic_name() == "t"));
+    assert_eq!((documents[0].line, documents[1].line), (1, 7));
+
+    let wrong = format!(
+        "{CLUSTER}metadata: {{name: 1main}}\nspec:\n  replicas: 101\n  storage: {{size: 1Mi}}\n  colour: red\n---\n\
+         apiVersion: taffrail.dev/v1alpha1\nkind: Secret\nmetadata: {{name: x}}\nspec: {{}}\n"
+    );
+    let places: Vec<_> =
+        parse_objects(&wrong, "t.yaml").unwrap_err().iter().map(|f| (f.line, f.path.clone())).collect();
+    let at = |line: usize, path: &str| places.contains(&(line, path.to_owned()));
+    assert!(
+        at(5, "spec.replicas") && at(6, "spec.storage.size") && at(7, "spec.colour") && at(10, "kind"),
+        "{places:?}"
+    );
+}
+
+#[test]
+fn a_standalone_broker_takes_topics_only() {
+    let text = format!("{CLUSTER}metadata: {{name: main}}\nspec: {{storage: {{size: 10Gi}}}}\n");
+    assert!(faults(&text).iter().any(|fault| fault.contains("kind: \"Cluster\" is not known here: write Topic")));
+}
+
+#[test]
+fn objects_that_are_there_twice_are_named() {
+    let topic = |name: &str, spec: &str| format!("---\n{HEAD}metadata: {{name: {name}}}\nspec: {spec}\n");
+    let cluster = format!("---\n{CLUSTER}metadata: {{name: a}}\nspec: {{storage: {{size: 10Gi}}}}\n");
+    let main = "{clusterRef: {name: main}}";
+    let named = |cluster: &str| format!("{{clusterRef: {{name: {cluster}}}, topicName: a}}");
+    let twice = |text: String| -> Vec<String> {
+        parse_objects(&text, "t.yaml")
+            .map_or_else(|faults| faults.iter().map(ToString::to_string).collect(), |_| vec![])
+    };
+    assert_eq!(twice(topic("a", main) + &cluster + &topic("b", &named("other"))), Vec::<String>::new());
+    let found = twice(topic("a", main) + &topic("b", &named("main")) + &cluster + &cluster);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("the topic \"a\" is already in t.yaml, line 2"), "{found:?}");
+    assert!(found[1].contains("the Cluster \"a\" is already"), "{found:?}");
+}
+
 #[test]
 fn hostile_files_give_few_and_short_faults() {
     let wide = (0..20_000).map(|n| format!("f{n}: x")).collect::<Vec<_>>().join("\n");

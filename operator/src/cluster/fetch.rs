@@ -75,9 +75,10 @@ pub async fn fetch(cluster: &Cluster, context: &Context) -> Result<Fetched, Caus
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &key.namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.namespace);
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
-    let exposed = match cluster.spec.listeners.iter().any(|listener| listener.expose.is_some()) {
-        true => services.list(&ours).await?.items,
-        false => vec![],
+    let exposed = if cluster.spec.listeners.iter().any(|listener| listener.expose.is_some()) {
+        services.list(&ours).await?.items
+    } else {
+        vec![]
     };
     Ok(Fetched {
         set: sets.get_opt(&key.name).await?,

@@ -40,11 +40,7 @@ pub async fn tell_zones(cluster: &Validated, pods: &[Arc<Pod>], context: &Contex
 }
 
 /// Restarts the broker whose turn it is, if it is anybody's: those that wait, and whether one was restarted.
-pub async fn restart(
-    cluster: &Validated,
-    fetched: &Fetched,
-    context: &Context,
-) -> Result<(Vec<Pending>, bool), Cause> {
+pub async fn restart(cluster: &Validated, fetched: &Fetched, context: &Context) -> Result<(Vec<Pending>, bool), Cause> {
     let Some((set, revision)) = fetched.set.as_ref().and_then(|set| Some((set, newest_revision(set)?))) else {
         return Ok((vec![], false));
     };

@@ -121,9 +121,8 @@ pub fn next_step(pods: &[BrokerPod], wanted: i32, revision: &str, new: &Started)
     let restart = match outdated().find(|pod| !pod.ready) {
         // It serves nobody: whatever made it so, the new template may heal it.
         Some(pod) if staying.iter().all(|pod| !pod.leaving) => Some(pod.broker),
-        Some(_) => None,
         None if calm && staying.iter().all(|pod| pod.ready) => outdated().map(|pod| pod.broker).next(),
-        None => None,
+        _ => None,
     };
     Plan { pending, restart }
 }

@@ -88,19 +88,16 @@ pub fn status_of(cluster: &Cluster, observed: &Observed<'_>, now: SystemTime) ->
             std::iter::once(validated.key.namespace.clone()).chain(others).take(MAX_NAMESPACES).collect();
     }
     status.bootstrap = bootstrap(fetched, validated);
-    let pending = |pending: &super::rollout::Pending| PendingRestart {
-        broker: pending.broker,
-        reason: pending.reason.clone(),
-    };
+    let pending =
+        |pending: &super::rollout::Pending| PendingRestart { broker: pending.broker, reason: pending.reason.clone() };
     status.pending_restarts = outcome.pending.iter().map(pending).collect();
     status
 }
 
 /// The oldest version that a broker runs.
 fn version(fetched: &Fetched, validated: &Validated) -> String {
-    let number = |version: &str| -> Vec<u64> {
-        version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
-    };
+    let number =
+        |version: &str| -> Vec<u64> { version.split(['.', '-']).map_while(|part| part.parse().ok()).collect() };
     let versions = fetched.pods.iter().filter_map(|pod| pod.annotations().get(labels::VERSION).cloned());
     versions.min_by_key(|version| number(version)).unwrap_or_else(|| validated.version.clone())
 }
@@ -116,9 +113,10 @@ fn conditions(observed: &Observed<'_>) -> Vec<Told> {
         .chain(fetched.pods.iter().filter_map(|pod| pod_problem(pod)))
         .collect();
     let failed: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    let applied = match failed.is_empty() {
-        true => told(APPLIED, true, "AsWanted", ""),
-        false => told(APPLIED, false, "StepFailed", &failed.join("; ")),
+    let applied = if failed.is_empty() {
+        told(APPLIED, true, "AsWanted", "")
+    } else {
+        told(APPLIED, false, "StepFailed", &failed.join("; "))
     };
     let progress = progress(observed);
     // Brokers that all serve are ready, whatever else cannot be done.
@@ -192,10 +190,10 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let conditions = status.conditions.iter().flatten();
-    let unschedulable = conditions
+    let mut unschedulable = conditions
         .filter(|condition| condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable"))
         .map(|condition| condition.message.clone().unwrap_or_default());
-    if let Some(why) = unschedulable.last() {
+    if let Some(why) = unschedulable.next() {
         return Some(Problem { reason: "Unschedulable", message: format!("no node takes the pod {name}: {why}") });
     }
     let waiting = status.container_statuses.iter().flatten().find_map(|container| {
@@ -206,14 +204,18 @@ fn pod_problem(pod: &Pod) -> Option<Problem> {
     match why.as_str() {
         "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => Some(Problem {
             reason: "ImageCannotBePulled",
-            message: format!("the image {image} of the pod {name} cannot be pulled: set spec.image or spec.version right ({why})"),
+            message: format!(
+                "the image {image} of the pod {name} cannot be pulled: set spec.image or spec.version right ({why})"
+            ),
         }),
         "CreateContainerConfigError" | "CreateContainerError" => {
             Some(Problem { reason: "ContainerCannotStart", message: format!("the pod {name}: {message}") })
         }
         "CrashLoopBackOff" => Some(Problem {
             reason: "BrokerFails",
-            message: format!("the broker of the pod {name} ends again and again: kubectl logs --previous {name} says why"),
+            message: format!(
+                "the broker of the pod {name} ends again and again: kubectl logs --previous {name} says why"
+            ),
         }),
         _ => None,
     }
@@ -227,10 +229,7 @@ fn bootstrap(fetched: &Fetched, validated: &Validated) -> Vec<BootstrapAddress> 
         let name = labels::exposed(&key.name, &listener.name);
         let service = fetched.exposed.iter().find(|service| listener.expose.is_some() && service.name_any() == name);
         let outside = service.and_then(outside_host).map(|host| format!("{host}:{}", listener.port));
-        BootstrapAddress {
-            listener: listener.name.clone(),
-            address: outside.unwrap_or_else(|| inside(listener.port)),
-        }
+        BootstrapAddress { listener: listener.name.clone(), address: outside.unwrap_or_else(|| inside(listener.port)) }
     };
     validated.spec.listeners().iter().map(address).collect()
 }

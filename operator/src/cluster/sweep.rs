@@ -32,7 +32,12 @@ pub async fn orphans(cluster: &Validated, facts: &Facts, context: &Context) -> R
         .flat_map(|(_, children)| children)
         .map(|child| (child.kind, child.namespace, child.name))
         .collect();
-    let ours = ListParams::default().labels(&format!("{}={},{}={FIELD_MANAGER}", labels::CLUSTER, key.name, labels::MANAGED_BY));
+    let ours = ListParams::default().labels(&format!(
+        "{}={},{}={FIELD_MANAGER}",
+        labels::CLUSTER,
+        key.name,
+        labels::MANAGED_BY
+    ));
     for kind in VARIABLE {
         let api = kind.api(&context.client, &key.namespace);
         for present in api.list(&ours).await?.items {
@@ -104,7 +109,8 @@ async fn forgotten(context: &Context) -> Result<Vec<ClusterKey>, Cause> {
     let api: Api<RoleBinding> = Api::all(context.client.clone());
     let list = api.list_metadata(&ListParams::default().labels(labels::CLUSTER_NAMESPACE)).await?;
     let key = |binding: &PartialObjectMeta<RoleBinding>| {
-        let (name, namespace) = (binding.labels().get(labels::CLUSTER)?, binding.labels().get(labels::CLUSTER_NAMESPACE)?);
+        let (name, namespace) =
+            (binding.labels().get(labels::CLUSTER)?, binding.labels().get(labels::CLUSTER_NAMESPACE)?);
         Some(ClusterKey { namespace: namespace.clone(), name: name.clone() })
     };
     let keys: BTreeSet<_> = list.items.iter().filter_map(key).collect();

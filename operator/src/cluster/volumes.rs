@@ -43,7 +43,9 @@ pub fn plan(cluster: &Validated, fetched: &Fetched) -> Plan {
         );
         return Plan { problem: Some(Problem { reason: "VolumesCannotGrow", message }), ..Plan::default() };
     }
-    Plan { grow: small, recreate: template.is_some_and(|size| size != cluster.claim_size), problem: None }
+    let leaving = fetched.set.as_ref().is_some_and(|set| set.metadata.deletion_timestamp.is_some());
+    let recreate = template.is_some_and(|size| size != cluster.claim_size) && !leaving;
+    Plan { grow: small, recreate, problem: None }
 }
 
 fn can_grow(fetched: &Fetched) -> bool {

@@ -93,7 +93,10 @@ fn may_be_here<'a>(topic: &Topic, around: &'a Surroundings) -> Result<&'a Cluste
         return refuse("ClusterNotNamed", "spec.clusterRef is missing: name the Cluster whose brokers shall hold it");
     };
     let Some(cluster) = &around.cluster else {
-        return refuse("ClusterNotFound", format!("there is no Cluster {key}: make it, or delete this Topic and name another"));
+        return refuse(
+            "ClusterNotFound",
+            format!("there is no Cluster {key}: make it, or delete this Topic and name another"),
+        );
     };
     let namespace = topic.namespace().unwrap_or_default();
     if !cluster.spec.allows_namespace(&namespace, &key.namespace) {
@@ -106,7 +109,8 @@ fn may_be_here<'a>(topic: &Topic, around: &'a Surroundings) -> Result<&'a Cluste
     if let Err(fault) = check_topic_name(&topic.topic_name()) {
         return refuse("InvalidName", format!("{fault}: make a Topic with another spec.topicName"));
     }
-    let allowed = |rival: &&Topic| cluster.spec.allows_namespace(&rival.namespace().unwrap_or_default(), &key.namespace);
+    let allowed =
+        |rival: &&Topic| cluster.spec.allows_namespace(&rival.namespace().unwrap_or_default(), &key.namespace);
     match around.rivals.iter().filter(allowed).find(|rival| precedence(rival, topic) == Ordering::Less) {
         Some(winner) => refuse(
             "NameTaken",

@@ -155,9 +155,8 @@ async fn slices(topic: &Topic, namespace: &str, context: &Context) -> Result<(us
     let Some(id) = topic.status.as_ref().and_then(|status| status.topic_id.as_ref()) else { return Ok((0, 0)) };
     let api: Api<DeserializeGuard<PartitionSlice>> = Api::namespaced(context.client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(&format!("{TOPIC_ID}={id}"))).await?;
-    let marked = |slice: &&DeserializeGuard<PartitionSlice>| {
-        slice.0.as_ref().is_ok_and(|slice| slice.spec.tombstone.is_some())
-    };
+    let marked =
+        |slice: &&DeserializeGuard<PartitionSlice>| slice.0.as_ref().is_ok_and(|slice| slice.spec.tombstone.is_some());
     Ok((list.items.len(), list.items.iter().filter(marked).count()))
 }
 

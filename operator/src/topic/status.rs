@@ -97,7 +97,10 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
             UNDER_REPLICATED,
             True,
             "OneReplica",
-            format!("{} replicas are asked for; this version of the brokers keeps one of each partition", verdict.replicas),
+            format!(
+                "{} replicas are asked for; this version of the brokers keeps one of each partition",
+                verdict.replicas
+            ),
         ),
         Some(_) => Condition::new(UNDER_REPLICATED, False, "AsAsked", ""),
     };
@@ -107,7 +110,12 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
 /// Whether all partitions can be written and read.
 fn readiness(seen: &Seen, wanted: i32) -> Condition {
     if seen.ready >= wanted {
-        return Condition::new(READY, ConditionStatus::True, "Serving", format!("{} of {wanted} partitions are served", seen.ready));
+        return Condition::new(
+            READY,
+            ConditionStatus::True,
+            "Serving",
+            format!("{} of {wanted} partitions are served", seen.ready),
+        );
     }
     if seen.leaderless.is_empty() {
         let message = format!("{} of {wanted} partitions are placed on brokers", seen.present.min(wanted));

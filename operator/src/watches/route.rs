@@ -88,9 +88,10 @@ impl Router {
     pub(super) fn cluster(&self, object: &ClusterObject, gone: bool) -> Vec<Touch> {
         let (key, meta) = (key_of(object), object.meta());
         let seen = (meta.uid.clone(), meta.generation, meta.deletion_timestamp.is_some());
-        let before = match gone {
-            true => self.memory().clusters.remove(&key),
-            false => self.memory().clusters.insert(key.clone(), seen.clone()),
+        let before = if gone {
+            self.memory().clusters.remove(&key)
+        } else {
+            self.memory().clusters.insert(key.clone(), seen.clone())
         };
         let mut touched = vec![if gone { Touch::ClusterGone(key.clone()) } else { Touch::Cluster(key.clone()) }];
         if gone || before != Some(seen) {
@@ -134,7 +135,8 @@ impl Router {
         let Ok(slice) = &object.0 else { return vec![] };
         let topic = self.memory().topics.get(&slice.spec.topic_id.to_string()).cloned();
         let mut touched: Vec<_> = topic.map(|(namespace, name)| Touch::Topic(namespace, name)).into_iter().collect();
-        let key = ClusterKey { namespace: slice.namespace().unwrap_or_default(), name: slice.spec.cluster_name.clone() };
+        let key =
+            ClusterKey { namespace: slice.namespace().unwrap_or_default(), name: slice.spec.cluster_name.clone() };
         // A thousand topics change a slice each: only some say something about the Cluster.
         let replicated = slice.spec.partitions.iter().any(|partition| partition.replicas.len() > 1);
         if replicated || self.is_shrinking(&key) {
@@ -149,16 +151,16 @@ impl Router {
         cluster.status.as_ref().and_then(|status| status.replicas).is_some_and(|now| now > cluster.spec.replicas)
     }
 
-    pub(super) fn state(&self, object: &Guarded<ClusterState>, _gone: bool) -> Vec<Touch> {
+    pub(super) fn state(_: &Self, object: &Guarded<ClusterState>, _gone: bool) -> Vec<Touch> {
         let key = key_of(object);
         vec![Touch::Cluster(key.clone()), Touch::Adopters(key)]
     }
 
-    pub(super) fn pod(&self, pod: &Pod, _gone: bool) -> Vec<Touch> {
+    pub(super) fn pod(_: &Self, pod: &Pod, _gone: bool) -> Vec<Touch> {
         labelled(pod).map(Touch::Cluster).into_iter().collect()
     }
 
-    pub(super) fn child<K: Resource>(&self, object: &PartialObjectMeta<K>, _gone: bool) -> Vec<Touch>
+    pub(super) fn child<K: Resource>(_: &Self, object: &PartialObjectMeta<K>, _gone: bool) -> Vec<Touch>
     where
         PartialObjectMeta<K>: Resource,
     {
@@ -167,9 +169,10 @@ impl Router {
 
     pub(super) fn node(&self, node: &PartialObjectMeta<Node>, gone: bool) -> Vec<Touch> {
         let name = node.name_any();
-        let before = match gone {
-            true => self.memory().nodes.remove(&name),
-            false => self.memory().nodes.insert(name.clone(), node.labels().clone()),
+        let before = if gone {
+            self.memory().nodes.remove(&name)
+        } else {
+            self.memory().nodes.insert(name.clone(), node.labels().clone())
         };
         if before.as_ref() == Some(node.labels()) && !gone {
             return vec![];

@@ -111,7 +111,11 @@ impl Stores {
         let of = |slice: &PartitionSlice| {
             slice.spec.cluster_name == key.name && slice.namespace().as_ref() == Some(&key.namespace)
         };
-        self.slices.state().iter().filter_map(|slice| slice.0.as_ref().ok().filter(|slice| of(slice)).cloned()).collect()
+        self.slices
+            .state()
+            .iter()
+            .filter_map(|slice| slice.0.as_ref().ok().filter(|slice| of(slice)).cloned())
+            .collect()
     }
 
     /// Pods of a Cluster's brokers.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Affinity;
 use serde_json::{Map, Value, json};
 use taffrail_crds::cluster::{ADMIN_PORT, ClaimPolicy, INTERNAL_PORT, ResourceAmounts};
 
@@ -165,7 +164,7 @@ fn resources(cluster: &Validated) -> Option<Value> {
 
 /// As the user says; brokers had better run on different nodes unless he says something about pods too.
 fn affinity(cluster: &Validated) -> Value {
-    let users = cluster.spec.pod.affinity.clone().unwrap_or_else(Affinity::default);
+    let users = cluster.spec.pod.affinity.clone().unwrap_or_default();
     let mut affinity = serde_json::to_value(users).unwrap_or_default();
     let apart = json!({ "preferredDuringSchedulingIgnoredDuringExecution": [{
         "weight": 100,

@@ -1,1 +1,123 @@
+#![allow(clippy::needless_pass_by_value)]
+use super::*;
+use crate::cluster::validate::validate;
+use crate::context::Settings;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
+fn cluster() -> Cluster {
+    let spec = json!({"replicas": 2, "storage": {"size": "10Gi"}});
+    serde_json::from_value(json!({"metadata": {"name": "main", "namespace": "ns", "generation": 3}, "spec": spec}))
+        .unwrap()
+}
+
+fn pod(number: i32, status: Value) -> Arc<Pod> {
+    let metadata = json!({"name": format!("main-{number}"), "annotations": {"taffrail.dev/version": format!("0.{}.0", 9 + number)}});
+    Arc::new(serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap())
+}
+
+fn ready() -> Value {
+    json!({"conditions": [{"type": "Ready", "status": "True"}]})
+}
+
+fn waiting(reason: &str) -> Value {
+    json!({"containerStatuses": [{
+        "name": "broker", "image": "x:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": reason, "message": "why"}},
+    }]})
+}
+
+fn of(fetched: &Fetched, outcome: &Outcome, failures: &[Error]) -> ClusterStatus {
+    let settings = Settings { broker_image: "x".to_owned(), service_monitors: false };
+    let validated = validate(&cluster(), fetched, &settings).unwrap();
+    let observed = Observed { fetched, validated: &validated, outcome, failures };
+    status_of(&cluster(), &observed, SystemTime::UNIX_EPOCH)
+}
+
+fn told(status: &ClusterStatus) -> Vec<String> {
+    let show = |c: &Condition| {
+        assert_eq!(c.observed_generation, Some(3));
+        format!("{} {:?} {}", c.type_, c.status, c.reason)
+    };
+    status.conditions.iter().map(show).collect()
+}
+
+#[test]
+fn conditions_tell_what_is_so_and_what_is_in_the_way() {
+    let pods = |pods: Vec<Arc<Pod>>| Fetched { pods, ..Fetched::default() };
+    let unschedulable = json!({"conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"},
+    ]});
+    let pending = serde_json::from_value(json!({"status": {"phase": "Pending"}})).unwrap();
+    for (fetched, expected) in vec![
+        (Fetched::default(), ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"]),
+        (
+            pods(vec![pod(0, ready()), pod(1, ready())]),
+            ["Ready True AllBrokersServe", "Reconciling False Settled", "Stalled False NothingInTheWay"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("ImagePullBackOff"))]),
+            ["Ready False ImageCannotBePulled", "Reconciling False Stalled", "Stalled True ImageCannotBePulled"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("CrashLoopBackOff"))]),
+            ["Ready False BrokerFails", "Reconciling False Stalled", "Stalled True BrokerFails"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, waiting("ContainerCreating"))]),
+            ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"],
+        ),
+        (
+            pods(vec![pod(0, unschedulable)]),
+            ["Ready False Unschedulable", "Reconciling False Stalled", "Stalled True Unschedulable"],
+        ),
+        (
+            Fetched { claims: vec![pending], ..Fetched::default() },
+            ["Ready False StorageClassNotFound", "Reconciling False Stalled", "Stalled True StorageClassNotFound"],
+        ),
+        (
+            pods(vec![pod(0, ready()), pod(1, ready()), pod(2, ready())]),
+            ["Ready False ScalingDown", "Reconciling True ScalingDown", "Stalled False NothingInTheWay"],
+        ),
+    ] {
+        let found = told(&of(&fetched, &Outcome::default(), &[]));
+        assert_eq!((&found[..3], found[3].as_str()), (&expected.map(str::to_owned)[..], "Applied True AsWanted"));
+    }
+}
+
+#[test]
+fn a_step_that_failed_is_told_and_the_brokers_look_only_where_they_may() {
+    use crate::error::Cause;
+    let failure = |step| Cause::Taken { kind: "Service".to_owned(), name: "x".to_owned() }.at(step);
+    let fetched = Fetched { namespaces: ["shop".to_owned()].into(), ..Fetched::default() };
+    let status = of(&fetched, &Outcome::default(), &[failure(crate::step::Step::Services)]);
+    assert!(told(&status).contains(&"Applied False StepFailed".to_owned()));
+    assert_eq!(status.topic_namespaces, ["ns", "shop"]);
+    let status = of(&fetched, &Outcome::default(), &[failure(crate::step::Step::Access)]);
+    assert_eq!(status.topic_namespaces, ["ns"]);
+}
+
+#[test]
+fn the_version_is_the_oldest_that_runs_and_brokers_that_wait_are_listed() {
+    let fetched = Fetched { pods: vec![pod(1, ready()), pod(0, ready())], ..Fetched::default() };
+    let waiting = super::super::rollout::Pending { broker: 0, reason: "its configuration has changed".to_owned() };
+    let outcome = Outcome { pending: vec![waiting], ..Outcome::default() };
+    let status = of(&fetched, &outcome, &[]);
+    assert_eq!(status.version.as_deref(), Some("0.9.0"), "as numbers, not as text");
+    assert_eq!(status.pending_restarts[0].broker, 0);
+    assert!(told(&status).contains(&"Ready False Restarting".to_owned()));
+    let news: Vec<_> = events(&ClusterStatus::default(), &status).into_iter().map(|news| news.reason).collect();
+    assert_eq!(news, ["Restarting"]);
+}
+
+#[test]
+fn a_paused_cluster_keeps_what_was_known() {
+    let mut cluster = cluster();
+    cluster.status = Some(of(
+        &Fetched { pods: vec![pod(0, ready()), pod(1, ready())], ..Fetched::default() },
+        &Outcome::default(),
+        &[],
+    ));
+    let status = paused(&cluster, SystemTime::UNIX_EPOCH);
+    assert_eq!(told(&status)[..3], ["Ready True AllBrokersServe", "Reconciling False Paused", "Stalled True Paused"]);
+}
