@@ -6,6 +6,7 @@
 //! be killed, the kernel kills them ([`keeper`]).
 
 mod keeper;
+pub mod members;
 pub mod lab;
 
 use std::path::{Path, PathBuf};

@@ -29,6 +29,8 @@ pub fn free_address() -> Result<SocketAddr> {
 /// How to start a broker.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
+    /// The subcommand: standalone, or cluster.
+    pub mode: String,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// Client listener.
@@ -49,6 +51,7 @@ impl BrokerOptions {
     /// A broker in `dir` (data in `dir/data`, log in `dir/broker.log`) on free addresses.
     pub fn new(dir: &Path) -> Result<Self> {
         Ok(Self {
+            mode: "standalone".to_owned(),
             data_dir: dir.join("data"),
             listen: free_address()?,
             admin: free_address()?,
@@ -90,7 +93,7 @@ impl BrokerOptions {
             None => Command::new(broker),
         };
         let child = command
-            .arg("standalone")
+            .arg(&self.mode)
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--listen", &format!("grpc://{}", self.listen), "--admin-listen", &self.admin.to_string()])

@@ -1,0 +1,212 @@
+//! Operator and brokers of a cluster as plain processes beside an API server without nodes: what pods would be, without
+//! the minutes and the privileges that pods take.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::ApiServer;
+use crate::cli::Ended;
+use crate::process::{Broker, BrokerOptions, Process, free_address, program};
+
+/// How long the cluster may take for a step.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A Cluster, the operator, and brokers that say they are its pods.
+#[derive(Debug)]
+pub struct Members {
+    api: std::sync::Arc<ApiServer>,
+    namespace: String,
+    dir: TempDir,
+    /// Each broker has a loopback address of its own, since all listen on one port, as pods do.
+    port: u16,
+    operator: Option<Process>,
+    brokers: Vec<Option<Broker>>,
+}
+
+impl Members {
+    /// The Cluster `main` of so many brokers in a namespace of its own, all ready.
+    pub fn start(brokers: usize) -> Result<Self> {
+        let api = ApiServer::shared()?;
+        let namespace = format!("members-{}", uuid::Uuid::new_v4().simple());
+        let dir = tempfile::Builder::new().prefix("taffrail-members-").tempdir()?;
+        let port = free_address()?.port();
+        let mut members = Self { api, namespace, dir, port, operator: None, brokers: Vec::new() };
+        members.apply_definitions()?;
+        members.kubectl(&["create", "namespace", &members.namespace])?.ok()?;
+        let cluster = format!(
+            "apiVersion: taffrail.dev/v1alpha1\nkind: Cluster\nmetadata: {{name: main}}\n\
+             spec: {{replicas: {brokers}, storage: {{size: 1Gi}}, listeners: [{{name: grpc, port: {port}}}]}}\n"
+        );
+        members.apply(&cluster)?;
+        members.start_operator()?;
+        for id in 0..brokers {
+            let options = members.options(id)?;
+            let broker = options.spawn()?;
+            members.brokers.push(Some(broker));
+        }
+        for broker in members.brokers.iter_mut().flatten() {
+            broker.wait_ready()?;
+        }
+        Ok(members)
+    }
+
+    fn apply_definitions(&self) -> Result<()> {
+        let folder = crate::cli::project().join("crds/yaml");
+        let folder = folder.to_string_lossy();
+        self.api.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &folder])?.ok()?;
+        self.api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &folder])?.ok()?;
+        Ok(())
+    }
+
+    /// Starts the operator.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("operator.log"))?;
+        let child: Child = Command::new(program("taffrail-operator")?)
+            .args(["run", "--listen", &free_address()?.to_string()])
+            .env("KUBECONFIG", self.api.kubeconfig())
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("TAFFRAIL_OPERATOR_NAMESPACE", &self.namespace)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start taffrail-operator")?;
+        self.operator = Some(Process(child));
+        Ok(())
+    }
+
+    fn options(&self, id: usize) -> Result<BrokerOptions> {
+        let dir = self.dir.path().join(format!("broker-{id}"));
+        std::fs::create_dir_all(&dir)?;
+        let mut options = BrokerOptions::new(&dir)?;
+        options.mode = "cluster".to_owned();
+        let host = Ipv4Addr::new(127, 0, 1, u8::try_from(id)? + 1);
+        options.listen = SocketAddr::from((host, self.port));
+        let (id, host, internal) = (id.to_string(), host.to_string(), format!("{host}:{}", free_address()?.port()));
+        let kubeconfig = self.api.kubeconfig().to_string_lossy().into_owned();
+        Ok(options.args([
+            "--cluster",
+            "main",
+            "--namespace",
+            &self.namespace,
+            "--broker-id",
+            &id,
+            "--advertise-host",
+            &host,
+            "--internal-listen",
+            &internal,
+            "--kubeconfig",
+            &kubeconfig,
+            "--session-timeout",
+            "3s",
+            "--lease-duration",
+            "3s",
+            "--renew-deadline",
+            "2s",
+            "--retry-period",
+            "500ms",
+        ]))
+    }
+
+    /// The namespace of the Cluster.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The API server.
+    pub fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// A broker that runs.
+    pub fn broker(&mut self, id: usize) -> Result<&mut Broker> {
+        self.brokers.get_mut(id).and_then(Option::as_mut).with_context(|| format!("broker {id} does not run"))
+    }
+
+    /// Ends a broker as a crash does.
+    pub fn kill(&mut self, id: usize) -> Result<BrokerOptions> {
+        self.brokers[id].take().with_context(|| format!("broker {id} does not run"))?.kill()
+    }
+
+    /// Ends a broker in good order.
+    pub fn stop(&mut self, id: usize) -> Result<BrokerOptions> {
+        let (status, options) = self.brokers[id].take().with_context(|| format!("broker {id} does not run"))?.stop()?;
+        if status.success() { Ok(options) } else { bail!("broker {id} ended with {status}") }
+    }
+
+    /// Starts a broker and waits until it is ready.
+    pub fn restart(&mut self, id: usize, options: &BrokerOptions) -> Result<()> {
+        self.brokers[id] = Some(options.start()?);
+        Ok(())
+    }
+
+    /// Ends the operator.
+    pub fn stop_operator(&mut self) {
+        self.operator = None;
+    }
+
+    /// Runs kubectl in the Cluster's namespace.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<Ended> {
+        self.api.kubectl(&[&["--namespace", &self.namespace], arguments].concat())
+    }
+
+    /// Applies a manifest in the Cluster's namespace.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        let file = self.dir.path().join(format!("{}.yaml", uuid::Uuid::new_v4()));
+        std::fs::write(&file, manifest)?;
+        self.kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()])?.ok()?;
+        Ok(())
+    }
+
+    /// A Topic of the Cluster.
+    pub fn apply_topic(&self, name: &str, partitions: i32, more: &str) -> Result<()> {
+        self.apply(&format!(
+            "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\n\
+             spec: {{clusterRef: {{name: main}}, partitions: {partitions}{more}}}\n"
+        ))
+    }
+
+    /// Waits for a condition of an object, such as `Ready` of `topic/flights`.
+    pub fn wait_condition(&self, object: &str, condition: &str) -> Result<()> {
+        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=60s"])?;
+        match waited.code {
+            Some(0) => Ok(()),
+            _ => bail!("{object} is not {condition}: {}\n{}", waited.err, self.dump()),
+        }
+    }
+
+    /// Waits until `holds` says so.
+    pub fn wait(&self, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+        let begin = Instant::now();
+        while !holds()? {
+            if begin.elapsed() > PATIENCE {
+                bail!("not within {PATIENCE:?}: {what}\n{}", self.dump());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// What a person would look at.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for kind in ["clusters.taffrail.dev,topics.taffrail.dev,brokers,partitionslices,clusterstates,leases"] {
+            if let Ok(found) = self.kubectl(&["get", kind, "-o", "yaml"]) {
+                text.push_str(&found.out);
+            }
+        }
+        for broker in self.brokers.iter().flatten() {
+            text.push_str(&format!("--- a broker's log\n{}\n", broker.log_tail()));
+        }
+        let operator: PathBuf = self.dir.path().join("operator.log");
+        let log = std::fs::read_to_string(operator).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        text.push_str(&format!("--- the operator's log\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n")));
+        text
+    }
+}
