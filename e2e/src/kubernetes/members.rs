@@ -173,7 +173,7 @@ impl Members {
 
     /// Waits for a condition of an object, such as `Ready` of `topic/flights`.
     pub fn wait_condition(&self, object: &str, condition: &str) -> Result<()> {
-        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=60s"])?;
+        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=15s"])?;
         match waited.code {
             Some(0) => Ok(()),
             _ => bail!("{object} is not {condition}: {}\n{}", waited.err, self.dump()),
