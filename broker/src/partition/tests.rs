@@ -78,6 +78,21 @@ pub(super) fn request(records: usize, producer: Option<(i64, i32, i32)>) -> Appe
 }
 
 #[tokio::test]
+async fn e1_e5_a_log_is_led_under_the_given_epoch_and_never_under_an_older_one() {
+    let bench = bench().await;
+    bench.partition.stop().await;
+    let lead = |epoch| Partition::lead(bench.log.clone(), bench.context.clone(), bench.settings.clone(), epoch);
+    for (given, led) in [(Some(3), 3), (Some(3), 3), (None, 3), (Some(4), 4)] {
+        let partition = lead(given).await.unwrap();
+        assert_eq!(partition.snapshot().leader_epoch, led, "{given:?}");
+        assert_eq!(bench.log.leader_epochs().latest(), Some(led), "it is durable before it is used");
+        partition.stop().await;
+    }
+    let refused = lead(Some(2)).await.err();
+    assert!(matches!(refused, Some(LeadError::Fenced { given: 2, newest: 4 })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn an_append_gets_the_next_offsets_and_says_what_was_done() {
     let bench = bench().await;
     bench.append(3).await;
