@@ -96,7 +96,10 @@ impl<'a> Pod<'a> {
         for pid in self.pids()? {
             let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             let path = groups.lines().find_map(|line| line.split_once(":freezer:").map(|(_, path)| path));
-            states.extend(path.map(|path| format!("/sys/fs/cgroup/freezer{path}/freezer.state")));
+            // A process that is about to end is shown at the root.
+            states.extend(
+                path.filter(|path| *path != "/").map(|path| format!("/sys/fs/cgroup/freezer{path}/freezer.state")),
+            );
         }
         states.sort();
         states.dedup();
