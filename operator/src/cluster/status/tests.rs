@@ -1,4 +1,4 @@
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, clippy::large_stack_arrays)]
 use super::*;
 use crate::cluster::validate::validate;
 use crate::context::Settings;
@@ -49,7 +49,7 @@ fn conditions_tell_what_is_so_and_what_is_in_the_way() {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"},
     ]});
     let pending = serde_json::from_value(json!({"status": {"phase": "Pending"}})).unwrap();
-    for (fetched, expected) in vec![
+    for (fetched, expected) in [
         (Fetched::default(), ["Ready False Starting", "Reconciling True Starting", "Stalled False NothingInTheWay"]),
         (
             pods(vec![pod(0, ready()), pod(1, ready())]),

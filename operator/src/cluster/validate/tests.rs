@@ -1,4 +1,4 @@
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, clippy::large_stack_arrays)]
 use super::*;
 use crate::cluster::volumes;
 use serde_json::{Value, json};

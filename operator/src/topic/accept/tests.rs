@@ -1,4 +1,4 @@
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, clippy::large_stack_arrays)]
 use super::*;
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ fn a_topic_is_accepted_where_it_may_be_under_a_name_that_is_free() {
     let rival = |more: Value| Surroundings { rivals: vec![topic("rival", more)], ..around() };
     let created = |time: &str| rival(json!({"metadata": {"creationTimestamp": time}}));
     let nobody = Surroundings::default;
-    for (what, topic, around, expected) in vec![
+    for (what, topic, around, expected) in [
         ("all is right", plain(), around(), "new"),
         ("no Cluster is named", topic("t", json!({"spec": {"clusterRef": null}})), around(), "ClusterNotNamed"),
         ("the Cluster is not there", plain(), nobody(), "ClusterNotFound"),
@@ -117,7 +117,7 @@ fn an_identity_is_kept_and_taken_over_only_from_a_topic_that_is_known_and_free()
         merge(&mut more, json!({"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}}));
         more
     };
-    for (what, topic, around, expected) in vec![
+    for (what, topic, around, expected) in [
         ("it has one", topic("t", served(ID)), around(), ID),
         (
             "it has one, whatever it adopts",
