@@ -13,10 +13,10 @@ CARGO := cargo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint unit sim e2e examples bench images cluster cluster-down kube-shell fmt crds env clean
+.PHONY: help setup build demo demo-kubernetes test lint unit sim e2e examples bench images cluster cluster-down kube-shell fmt crds env clean
 
 help: ## Lists what make can do
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## Installs what the build needs and this machine lacks
 	@.ci/setup
@@ -42,6 +42,11 @@ kube-shell: ## Opens a shell in it: kubectl, helm and the programs on PATH, pods
 
 demo: build ## Streams 20,000 real flights through a broker and a group that are killed on the way, and proves that none was lost
 	@$(BIN)/taffrail-demo
+
+demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three brokers, pods that produce and consume, and a broker pod killed
+	@.ci/setup kubernetes
+	@.ci/kubernetes >/dev/null
+	@$(BIN)/taffrail-demo-kubernetes
 
 test: lint unit e2e ## Runs all tests
 	@echo "all tests passed"
@@ -71,7 +76,7 @@ bench: build ## Measures everything against the machine's limits; writes e2e/ben
 fmt: ## Formats the code
 	$(CARGO) fmt --all
 
-crds: setup ## Writes crds/yaml anew
+crds: setup ## Writes anew what is made from the types: crds/yaml, its copy in the chart, docs/crds.md
 	$(CARGO) run --quiet --release --locked -p taffrail-crds --bin crdgen
 
 env: ## Prints the environment for cargo and the built programs by hand: eval "$$(make -s env)"

@@ -22,6 +22,7 @@ pub mod kafka;
 pub mod kind;
 pub mod manifest;
 pub mod name;
+pub mod reference;
 pub mod size;
 pub mod slice;
 pub mod topic;
@@ -48,6 +49,17 @@ pub const ADOPT_ANNOTATION: &str = "taffrail.dev/adopt";
 /// All definitions, in the order in which they are written and applied.
 pub fn all() -> Vec<CustomResourceDefinition> {
     Kind::ALL.map(Kind::definition).into()
+}
+
+/// All that is generated and committed: paths from the root of the repository, and contents. The definitions lie in the chart a
+/// second time, since a chart is packed with what is in its folder.
+pub fn written_files() -> Vec<(String, String)> {
+    let copies = |(name, text): (String, String)| {
+        ["crds/yaml", "helm/taffrail/files/crds"].map(|folder| (format!("{folder}/{name}"), text.clone()))
+    };
+    let mut files: Vec<_> = yaml_files().into_iter().flat_map(copies).collect();
+    files.push(("docs/crds.md".to_owned(), reference::page()));
+    files
 }
 
 /// File names and contents of the definitions of all kinds, as they lie in `yaml/`.

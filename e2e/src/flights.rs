@@ -1,5 +1,7 @@
 //! The real input: 20,000 flights, one JSON object a line (`e2e/data/README.md` says where they are from).
 
+pub mod proof;
+
 use std::io::Read;
 
 use anyhow::{Context, Result};

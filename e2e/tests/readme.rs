@@ -83,6 +83,35 @@ fn each_test_that_the_promises_name_is_there() -> Result<()> {
     Ok(())
 }
 
+/// What stands in quotation marks behind one of these words in the operator's source, outside of tests, is a reason.
+const REASONS: [&str; 5] = ["reason: ", "refuse(", "Some((", "True, ", "False, "];
+
+/// All reasons that a piece of source gives.
+fn reasons(source: &str) -> Vec<&str> {
+    let quoted = |text: &'static str| {
+        source.match_indices(text).filter_map(move |(at, _)| {
+            let word = source[at + text.len()..].trim_start().strip_prefix('"')?.split_once('"')?.0;
+            (word.len() > 3
+                && word.starts_with(|c: char| c.is_ascii_uppercase())
+                && word.chars().all(char::is_alphanumeric))
+            .then_some(word)
+        })
+    };
+    REASONS.into_iter().flat_map(quoted).collect()
+}
+
+#[test]
+fn each_reason_that_the_operator_gives_is_explained() -> Result<()> {
+    let found = reasons("refuse(\"NameTaken\", x); Problem { reason: \"Paused\", y }; told(True, \"no word\")");
+    assert_eq!(found, ["Paused", "NameTaken"]);
+    let guide = std::fs::read_to_string(project().join("docs/operations.md"))?;
+    let mut all = String::new();
+    sources(&project().join("operator/src"), &mut all)?;
+    let missing: Vec<_> = reasons(&all).into_iter().filter(|reason| !guide.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/operations.md: {missing:?}");
+    Ok(())
+}
+
 /// A shell with a process group of its own; whatever it started ends with it.
 struct Group(Process);
 

@@ -5,7 +5,6 @@
 
 mod group;
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
@@ -15,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde::Deserialize;
 use taffrail_e2e::flights;
+use taffrail_e2e::flights::proof::{Record, prove};
 use taffrail_e2e::process::{BrokerOptions, Process, taffrail};
 
 const TOPIC: &str = "flights";
@@ -24,15 +23,6 @@ const MANIFEST: &str = include_str!("../../../demo/topics.yaml");
 /// The whole stream takes at least this long, so that the kill falls into its middle.
 const STREAM_TIME: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// A record as `taffrail consume -o json` prints it.
-#[derive(Debug, Deserialize)]
-struct Record {
-    partition: i32,
-    offset: i64,
-    key: Option<String>,
-    value: Option<String>,
-}
 
 fn main() -> Result<()> {
     let lines = flights::lines()?;
@@ -75,12 +65,12 @@ fn main() -> Result<()> {
     follower.end(Signal::TERM)?;
 
     let records = read_all(&endpoint)?;
-    prove(&lines, &records)?;
+    let proof = prove(&lines, &records)?;
+    println!("\n{proof}");
     let bytes: usize = lines.iter().map(String::len).sum();
     step(&format!("{bytes} bytes of flights, {rate:.0} records/s with the kill and the restart in between"));
-    let ends = ends(&records);
     for at_most_once in [false, true] {
-        group::share(&endpoint, &dir, at_most_once, &ends)?;
+        group::share(&endpoint, &dir, at_most_once, &proof.ends)?;
     }
     let (status, options) = broker.stop()?;
     ensure!(status.success(), "the broker ended with {status}; its log is {}", options.log.display());
@@ -159,55 +149,5 @@ fn read_all(endpoint: &str) -> Result<Vec<Record>> {
     let mut command: Command = taffrail(endpoint)?;
     let out = command.args(["consume", TOPIC, "--from", "earliest", "-o", "json"]).output()?;
     ensure!(out.status.success(), "taffrail consume: {}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8(out.stdout)?;
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
-}
-
-/// The end of each partition.
-fn ends(records: &[Record]) -> BTreeMap<i32, i64> {
-    let mut ends = BTreeMap::new();
-    for record in records {
-        ends.insert(record.partition, record.offset + 1);
-    }
-    ends
-}
-
-fn prove(sent: &[String], stored: &[Record]) -> Result<()> {
-    ensure!(sent.len() == stored.len(), "{} records sent, but {} stored", sent.len(), stored.len());
-    let mut next: BTreeMap<i32, i64> = BTreeMap::new();
-    let mut airports: HashMap<&str, (i32, Vec<&str>)> = HashMap::new();
-    for record in stored {
-        let expected = next.entry(record.partition).or_default();
-        ensure!(
-            record.offset == *expected,
-            "partition {}: offset {} after {expected}",
-            record.partition,
-            record.offset
-        );
-        *expected += 1;
-        let key = record.key.as_deref().context("a record without a key")?;
-        let (partition, values) = airports.entry(key).or_insert_with(|| (record.partition, vec![]));
-        ensure!(*partition == record.partition, "{key} is in partitions {partition} and {}", record.partition);
-        values.push(record.value.as_deref().context("a record without a value")?);
-    }
-    let mut expected: HashMap<String, Vec<&str>> = HashMap::new();
-    for line in sent {
-        expected.entry(flights::origin(line)?).or_default().push(line);
-    }
-    for (airport, lines) in &expected {
-        let (_, values) = airports.get(airport.as_str()).with_context(|| format!("no flight from {airport}"))?;
-        ensure!(values == lines, "flights from {airport} differ from what was sent, or their order does");
-    }
-    println!("\n  records sent = records stored   {} = {}", sent.len(), stored.len());
-    println!(
-        "  offsets without gap             {} partitions, each from 0: {:?}",
-        next.len(),
-        next.values().collect::<Vec<_>>()
-    );
-    println!(
-        "  one partition an airport        {} airports, each in exactly one partition, in the order sent",
-        airports.len()
-    );
-    println!("  bytes as sent                   each record equals its line\n");
-    Ok(())
+    Record::all(&String::from_utf8(out.stdout)?)
 }

@@ -95,7 +95,8 @@ impl Sandbox {
         }
         let me = std::env::current_exe()?;
         // Tests are in `deps`, beside the programs.
-        let programs = me.ancestors().nth(2).context("this program is in no folder")?;
+        let mut folders = me.ancestors().skip(1);
+        let programs = folders.find(|folder| !folder.ends_with("deps")).context("this program is in no folder")?;
         let mut make = Command::new(project().join(".ci/images"));
         make.env("TAFFRAIL_CACHE", cache()?);
         cli::run(make.arg(programs).args(&missing), "")?.ok().context("make images")?;
