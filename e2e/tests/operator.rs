@@ -624,25 +624,27 @@ async fn one_malformed_object_is_told_so_and_stops_nothing_else() -> Result<()> 
     Ok(())
 }
 
+/// Takes away what differs from run to run, wherever it is.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for field in ["lastTransitionTime", "uid", "topicId", "clusterIP", "clusterIPs", "nodePort"] {
+                fields.remove(field);
+            }
+            fields.remove("taffrail.dev/applied-hash");
+            fields.remove("taffrail.dev/config-hash");
+            fields.values_mut().for_each(strip);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
 /// An object without what differs from run to run.
 fn timeless(mut object: Value) -> Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
     for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "namespace"] {
         metadata.remove(field);
-    }
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                for field in ["lastTransitionTime", "uid", "topicId", "clusterIP", "clusterIPs", "nodePort"] {
-                    fields.remove(field);
-                }
-                fields.remove("taffrail.dev/applied-hash");
-                fields.remove("taffrail.dev/config-hash");
-                fields.values_mut().for_each(strip);
-            }
-            Value::Array(entries) => entries.iter_mut().for_each(strip),
-            _ => {}
-        }
     }
     strip(&mut object);
     object
