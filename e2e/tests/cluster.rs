@@ -44,6 +44,7 @@ fn a_topic_is_served_by_all_brokers_and_outlives_them() -> Result<()> {
     ensure!(consume(&endpoints[1], "flights")? == numbers(0..1_000), "nothing is lost by a crash");
     let options = members.stop(2)?;
     members.restart(2, &options)?;
-    members.wait("all is served again", || Ok(consume(&endpoints[0], "flights").is_ok_and(|read| read.len() == 1_000)))?;
+    members
+        .wait("all is served again", || Ok(consume(&endpoints[0], "flights").is_ok_and(|read| read.len() == 1_000)))?;
     Ok(())
 }

@@ -179,13 +179,8 @@ impl Process {
         let ids = move || ProducerIds::of_cluster(meta, objects, &cluster);
         let producer_ids = in_background("reading producer ids", ids).await??;
         let groups = Groups::start(context, &topics, Limits::default());
-        let controller = ClusterTopics::new(
-            context.clone(),
-            identity.clone(),
-            store.clone(),
-            image.clone(),
-            topics.clone(),
-        );
+        let controller =
+            ClusterTopics::new(context.clone(), identity.clone(), store.clone(), image.clone(), topics.clone());
         let broker = Arc::new(service::Broker {
             context: context.clone(),
             brokers,
@@ -258,9 +253,9 @@ impl Process {
 async fn announce(stop: &CancellationToken, member: &Member) {
     stop.cancelled().await;
     member.announce_stop();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn time(time: taffrail_crds::duration::Duration) -> Duration {
-    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    Duration::from_millis(time.as_millis())
 }

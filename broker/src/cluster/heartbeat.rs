@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
-    HeartbeatRequest, HeartbeatResponse, PartitionFault, RecoveredPartition, PurgeTopicRequest, PurgeTopicResponse,
+    HeartbeatRequest, HeartbeatResponse, PartitionFault, PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::controller::liveness::{Beat, Liveness};
 use super::Session;
+use super::controller::liveness::{Beat, Liveness};
 use crate::brokers::{Brokers, INTERNAL};
 use crate::context::Context;
 
@@ -80,16 +80,21 @@ impl Purger for Links {
     }
 }
 
+/// A broker that tells that it is alive.
+pub struct Teller {
+    /// The ways to the others.
+    pub links: Links,
+    /// Clock.
+    pub context: Context,
+    /// Who it is.
+    pub me: Session,
+    /// What it heard, of itself too.
+    pub liveness: Arc<Mutex<Liveness>>,
+}
+
 /// Tells all brokers, itself too, that this one is alive, until `stop`.
-pub async fn tell(
-    links: Links,
-    context: Context,
-    me: Session,
-    mut own: Own,
-    liveness: Arc<Mutex<Liveness>>,
-    interval: Duration,
-    stop: CancellationToken,
-) {
+pub async fn tell(teller: Teller, mut own: Own, interval: Duration, stop: CancellationToken) {
+    let Teller { links, context, me, liveness } = teller;
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -122,7 +127,8 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         reason: reason.clone(),
     };
-    let found = |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
+    let found =
+        |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,

@@ -69,8 +69,20 @@ impl Member {
     /// Takes part: is heard, serves what it is given, acts as controller when elected. Answers also what serves the internal
     /// calls of others. Blocks for a moment.
     pub fn join(parts: Parts) -> Result<(Self, ControllerServer<heartbeat::Service>), StorageError> {
-        let Parts { context, identity, store, image, leadership, deposed, session_timeout, storage, topics, brokers, peers, me } =
-            parts;
+        let Parts {
+            context,
+            identity,
+            store,
+            image,
+            leadership,
+            deposed,
+            session_timeout,
+            storage,
+            topics,
+            brokers,
+            peers,
+            me,
+        } = parts;
         let stop = CancellationToken::new();
         let liveness = Arc::new(Mutex::new(Liveness::new(session_timeout)));
         let (own, told) = watch::channel(Beat { incarnation: me.incarnation, ..Beat::default() });
@@ -103,8 +115,8 @@ impl Member {
         };
         let interval = session_timeout / heartbeat::INTERVAL;
         let purger = Arc::new(Everyone { me: me.broker, own: own_data, others: links.clone() });
-        let telling =
-            heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
+        let teller = heartbeat::Teller { links, context: context.clone(), me, liveness: liveness.clone() };
+        let telling = heartbeat::tell(teller, told, interval, stop.clone());
         let control =
             task::Parts { context, identity, store, image: image.clone(), leadership, deposed, liveness, purger };
         let jobs = vec![
