@@ -1,6 +1,7 @@
 //! `ClusterState`: what a cluster must remember as a whole; one object per Cluster, of the same name.
 //!
-//! The controller alone writes it, seldom, and always the whole object with the resourceVersion it has read.
+//! The controller writes it, seldom; whoever is to be controller raises the epoch in it, and each broker takes blocks of
+//! producer ids from it. All of them write the whole object with the resourceVersion they have read.
 
 // The derive of KubeSchema repeats the structs where nothing reaches them.
 #![allow(unreachable_pub)]
@@ -19,7 +20,7 @@ use crate::topic::MAX_PARTITIONS;
 /// Most topics of a cluster, so that the object stays within what an API server stores.
 pub const MAX_TOPICS: usize = 10_000;
 
-/// What a cluster remembers as a whole. Written by the controller only.
+/// What a cluster remembers as a whole. Written by the brokers only.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "taffrail.dev",
@@ -30,7 +31,7 @@ pub const MAX_TOPICS: usize = 10_000;
     shortname = "tfcs",
     category = "taffrail-internal",
     derive = "PartialEq",
-    doc = "What a cluster remembers as a whole. Written by the controller only.",
+    doc = "What a cluster remembers as a whole. Written by the brokers only.",
     printcolumn(name = "Cluster-ID", type_ = "string", json_path = ".spec.clusterId"),
     printcolumn(name = "Controller", type_ = "integer", json_path = ".spec.controller"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.controllerEpoch"),
