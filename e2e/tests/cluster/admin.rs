@@ -46,7 +46,8 @@ fn topics_are_made_changed_deleted_and_brought_back_by_the_command_line() -> Res
     members.cli(0, "topic alter nobody --partitions 2", "")?.failed(NOT_FOUND)?;
     members.cli(1, "produce orders", &numbers(0..200).join("\n"))?.ok()?;
 
-    members.cli(0, "topic delete orders", "")?.ok()?;
+    let said = members.cli(0, "topic delete orders", "")?.ok()?;
+    ensure!(said.contains("its data stays"), "{said}");
     ensure!(members.kubectl(&["get", "topic", "orders"])?.code != Some(0), "the object is gone");
     members.cli(0, "consume orders", "")?.failed(NOT_FOUND)?;
     members.cli(0, "topic delete orders", "")?.failed(NOT_FOUND)?;

@@ -34,9 +34,11 @@ fn a_lease_that_is_deleted_stolen_or_spoilt_costs_time_only() -> Result<()> {
     let works = |name: &str| -> Result<()> {
         members.apply_topic(name, 2, "")?;
         members.wait_condition(&format!("topic/{name}"), "Ready")?;
-        members.cli(0, &format!("produce {name}"), "a\nb\nc")?.ok()?;
-        ensure!(members.consume(1, name)? == ["a", "b", "c"], "{name} is whole");
-        Ok(())
+        // The broker that is asked may hear of the topic a moment later than kubectl.
+        members.wait("the topic is written", || {
+            Ok(members.cli(0, &format!("produce {name}"), "a\nb\nc")?.code == Some(0))
+        })?;
+        members.wait("the topic is whole", || Ok(members.consume(1, name).is_ok_and(|read| read == ["a", "b", "c"])))
     };
 
     members.kubectl(&["delete", "lease", LEASE])?.ok()?;
