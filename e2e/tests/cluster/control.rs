@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use taffrail_client::{Client, Position};
+use taffrail_e2e::group::{Entry, MemberOptions};
 use taffrail_e2e::kubernetes::ApiServer;
 use taffrail_e2e::kubernetes::members::Members;
 use taffrail_e2e::writers::{Load, Writers, check};
@@ -109,6 +110,10 @@ fn watch_failover(members: &Members, sleeper: usize, other: usize, partition: us
         slowest = slowest.max(begin.elapsed());
         Ok(members.controller()?.is_some_and(|controller| controller != sleeper))
     })?;
+    let fenced = diary.entries.iter().any(|entry| matches!(entry, Entry::Fenced(_)));
+    ensure!(diary.moves() == moves && !fenced, "the group has moved partitions: {} moves", diary.moves() - moves);
+    let processed = diary.records().count() as u64;
+    ensure!(processed > acked + written / 2, "the group processed only {processed}");
     ensure!(slowest < Duration::from_secs(3), "a write to a partition of another broker took {slowest:?}");
     members.wait("the sleeper is fenced", || {
         Ok(members.json(&format!("get broker main-{sleeper}"))?["spec"]["fenced"] == true)
@@ -142,6 +147,10 @@ async fn m13_while_the_api_is_away_producers_and_consumers_see_nothing_of_it() -
     let load = Load::to("flights").padding(100).pause(Duration::from_millis(5)).patience(Duration::from_secs(5));
     let writers = Writers::start(&client, &load, 0)?;
     writers.wait_for(100).await?;
+    let dir = tempfile::tempdir()?;
+    let member = MemberOptions::new(&members.bootstrap(), "g", "flights").start(dir.path(), "m")?;
+    let diary = member.wait(Duration::from_secs(30), |diary| diary.owned().len() == 4 && diary.records().count() > 50);
+    let moves = diary.with_context(|| members.dump())?.moves();
     let mut consumer = client.consumer().topic("flights").from(Position::Earliest).build().await?;
     let reader = tokio::spawn(async move {
         let (mut read, end) = (0_u64, tokio::time::sleep(AWAY + Duration::from_secs(1)));
@@ -168,6 +177,7 @@ async fn m13_while_the_api_is_away_producers_and_consumers_see_nothing_of_it() -
         slowest = slowest.max(step.elapsed());
     }
     let written = writers.acked() - acked;
+    let diary = member.diary()?;
     signal(server, Signal::CONT)?;
     let read = reader.await??;
     let history = writers.stop().await?;

@@ -51,7 +51,8 @@ fn a_group_goes_on_where_it_was_when_its_coordinator_is_killed() -> Result<()> {
     wait_read(&members, 0, 1_000)?;
     let first = ends(&members)?;
     for broker in 0..3 {
-        ensure!(members.cli(broker, "group list", "")?.ok()?.contains('g'), "broker {broker} lists the group");
+        let listed: Value = serde_json::from_str(&members.cli(broker, "group list -o json", "")?.ok()?)?;
+        ensure!(listed[0]["group"] == "g", "broker {broker} lists {listed}");
         let described = group(&members, broker)?;
         ensure!(described["members"].as_array().map(Vec::len) == Some(3), "broker {broker} says {described}");
     }
