@@ -89,7 +89,7 @@ impl TopicChange {
 pub struct DeletedTopic {
     /// What [`Admin::undelete_topic_by_id`] takes.
     pub topic_id: String,
-    /// When the data goes for good, in milliseconds since 1970.
+    /// When the data goes for good, in milliseconds since 1970; `i64::MAX`: never by itself.
     pub purge_at_ms: i64,
 }
 

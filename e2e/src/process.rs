@@ -175,6 +175,11 @@ impl Broker {
         self.process.0.id()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Ends it as a crash does (SIGKILL) and gives back how to start it again.
     pub fn kill(mut self) -> Result<BrokerOptions> {
         self.process.end(Signal::KILL)?;

@@ -4,9 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::ApiServer;
@@ -19,7 +22,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A Cluster, the operator, and brokers that say they are its pods.
 #[derive(Debug)]
 pub struct Members {
-    api: std::sync::Arc<ApiServer>,
+    api: Arc<ApiServer>,
     namespace: String,
     dir: TempDir,
     /// Each broker has a loopback address of its own, since all listen on one port, as pods do.
@@ -31,7 +34,11 @@ pub struct Members {
 impl Members {
     /// The Cluster `main` of so many brokers in a namespace of its own, all ready.
     pub fn start(brokers: usize) -> Result<Self> {
-        let api = ApiServer::shared()?;
+        Self::start_at(ApiServer::shared()?, brokers)
+    }
+
+    /// The same beside this API server.
+    pub fn start_at(api: Arc<ApiServer>, brokers: usize) -> Result<Self> {
         let namespace = format!("members-{}", uuid::Uuid::new_v4().simple());
         let dir = tempfile::Builder::new().prefix("taffrail-members-").tempdir()?;
         let port = free_address()?.port();
@@ -80,7 +87,8 @@ impl Members {
         Ok(())
     }
 
-    fn options(&self, id: usize) -> Result<BrokerOptions> {
+    /// How to start a broker of this number. Each call gives other ports for the brokers' own and the admin listener.
+    pub fn options(&self, id: usize) -> Result<BrokerOptions> {
         let dir = self.dir.path().join(format!("broker-{id}"));
         std::fs::create_dir_all(&dir)?;
         let mut options = BrokerOptions::new(&dir)?;
@@ -128,14 +136,35 @@ impl Members {
         self.brokers.get_mut(id).and_then(Option::as_mut).with_context(|| format!("broker {id} does not run"))
     }
 
+    /// Where clients connect to the brokers that run.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.brokers.iter().flatten().map(Broker::endpoint).collect()
+    }
+
+    /// The brokers that run, for a client that may begin with any of them.
+    pub fn bootstrap(&self) -> String {
+        self.endpoints().join(",")
+    }
+
+    /// Sends a broker a signal.
+    pub fn signal(&self, id: usize, signal: Signal) -> Result<()> {
+        let broker = self.brokers.get(id).and_then(Option::as_ref);
+        broker.with_context(|| format!("broker {id} does not run"))?.signal(signal)
+    }
+
+    /// Takes a broker out: it is the caller's from now on.
+    pub fn take(&mut self, id: usize) -> Result<Broker> {
+        self.brokers[id].take().with_context(|| format!("broker {id} does not run"))
+    }
+
     /// Ends a broker as a crash does.
     pub fn kill(&mut self, id: usize) -> Result<BrokerOptions> {
-        self.brokers[id].take().with_context(|| format!("broker {id} does not run"))?.kill()
+        self.take(id)?.kill()
     }
 
     /// Ends a broker in good order.
     pub fn stop(&mut self, id: usize) -> Result<BrokerOptions> {
-        let (status, options) = self.brokers[id].take().with_context(|| format!("broker {id} does not run"))?.stop()?;
+        let (status, options) = self.take(id)?.stop()?;
         if status.success() { Ok(options) } else { bail!("broker {id} ended with {status}") }
     }
 
@@ -153,6 +182,52 @@ impl Members {
     /// Runs kubectl in the Cluster's namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Ended> {
         self.api.kubectl(&[&["--namespace", &self.namespace], arguments].concat())
+    }
+
+    /// What kubectl prints as JSON, such as of `get topic flights`.
+    pub fn json(&self, arguments: &str) -> Result<Value> {
+        let arguments: Vec<_> = arguments.split_whitespace().chain(["-o", "json"]).collect();
+        Ok(serde_json::from_str(&self.kubectl(&arguments)?.ok()?)?)
+    }
+
+    /// Identity of a Topic.
+    pub fn topic_id(&self, name: &str) -> Result<String> {
+        let topic = self.json(&format!("get topic {name}"))?;
+        Ok(topic["status"]["topicId"].as_str().with_context(|| format!("Topic {name} is not accepted"))?.to_owned())
+    }
+
+    /// The slices of a topic.
+    pub fn slices(&self, topic_id: &str) -> Result<Vec<Value>> {
+        let found = self.json(&format!("get partitionslices -l taffrail.dev/topic-id={topic_id}"))?;
+        Ok(found["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Who leads each partition of a topic.
+    pub fn leaders(&self, topic_id: &str) -> Result<Vec<Option<usize>>> {
+        let slices = self.slices(topic_id)?;
+        let partitions = slices.iter().flat_map(|slice| slice["spec"]["partitions"].as_array().into_iter().flatten());
+        Ok(partitions.map(|p| p["leader"].as_u64().and_then(|id| usize::try_from(id).ok())).collect())
+    }
+
+    /// Number of the broker that is controller.
+    pub fn controller(&self) -> Result<Option<usize>> {
+        let state = self.json("get clusterstate main")?;
+        Ok(state["spec"]["controller"].as_u64().and_then(|id| usize::try_from(id).ok()))
+    }
+
+    /// Runs the command line at a broker.
+    pub fn cli(&self, broker: usize, arguments: &str, input: &str) -> Result<Ended> {
+        let found = self.brokers.get(broker).and_then(Option::as_ref);
+        let endpoint = found.with_context(|| format!("broker {broker} does not run"))?.endpoint();
+        crate::cli::cli(&endpoint, arguments, input)
+    }
+
+    /// All records of a topic as a broker gives them, sorted.
+    pub fn consume(&self, broker: usize, topic: &str) -> Result<Vec<String>> {
+        let read = self.cli(broker, &format!("consume {topic} --from earliest"), "")?.ok()?;
+        let mut lines: Vec<_> = read.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
     }
 
     /// Applies a manifest in the Cluster's namespace.

@@ -48,6 +48,11 @@ impl Liveness {
         Self { session, heard: BTreeMap::new() }
     }
 
+    /// After how much silence a broker is dead.
+    pub fn session(&self) -> Duration {
+        self.session
+    }
+
     /// A broker was heard now.
     pub fn hear(&mut self, broker: i32, beat: Beat, now: Duration) {
         let newer = self.heard.get(&broker).is_none_or(|(_, last)| last.incarnation <= beat.incarnation);

@@ -22,8 +22,10 @@ use crate::coordinator::groups;
 /// Slices by topic and first index.
 pub type Slices<'a> = BTreeMap<(Uuid, i32), &'a PartitionSliceSpec>;
 
-/// How long after it began to act a controller waits for all brokers before it places partitions on those that are there:
-/// a cluster and its topics are often made together, and the first broker shall not get everything.
+/// How long after it began to act a controller waits for brokers that have never been there before it places partitions on
+/// those that are: a cluster and its topics are often made together, and the first broker shall not get everything. For
+/// brokers that were there it waits one session, after which it knows who is alive: often the one that is missing is the
+/// controller before.
 const PLACEMENT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a plan is made of.
@@ -115,9 +117,11 @@ fn place_all(
     changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
 ) -> Vec<(String, Unplaced)> {
     let able = members.values().filter(|member| can_take(member)).count();
-    let patient = facts.now.saturating_sub(facts.acting) < PLACEMENT_PATIENCE;
+    let expected = facts.replicas.max(0) as usize;
+    let patience = if members.len() < expected { PLACEMENT_PATIENCE } else { facts.liveness.session() };
+    let patient = facts.now.saturating_sub(facts.acting) < patience;
     let nobody = Members::new();
-    let members = if patient && able < facts.replicas.max(0) as usize { &nobody } else { members };
+    let members = if patient && able < expected { &nobody } else { members };
     let mut load = Load::default();
     let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
     partitions.for_each(|partition| load.add(&partition.replicas));

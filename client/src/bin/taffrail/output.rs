@@ -48,11 +48,17 @@ pub(crate) fn bytes(count: u64) -> String {
     if power == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[power as usize]) }
 }
 
-/// A moment in milliseconds since 1970, as RFC 3339.
+/// A moment in milliseconds since 1970, as RFC 3339; one that it has no words for as the number.
 pub(crate) fn moment(millis: i64) -> String {
+    if millis > LAST_MOMENT {
+        return format!("{millis} ms after 1970");
+    }
     let since = std::time::Duration::from_millis(u64::try_from(millis).unwrap_or_default());
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
 }
+
+/// The end of the year 9999, beyond which RFC 3339 does not go.
+const LAST_MOMENT: i64 = 253_402_300_799_999;
 
 #[cfg(test)]
 mod tests {
@@ -67,5 +73,7 @@ mod tests {
     #[test]
     fn moments_are_written_in_utc() {
         assert_eq!(moment(1_000_000_000_000), "2001-09-09T01:46:40Z");
+        assert_eq!(moment(LAST_MOMENT), "9999-12-31T23:59:59Z");
+        assert_eq!(moment(i64::MAX), "9223372036854775807 ms after 1970");
     }
 }

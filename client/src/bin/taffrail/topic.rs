@@ -185,7 +185,10 @@ async fn list(admin: &Admin, deleted: bool, format: Format) -> Result<()> {
         return Ok(());
     }
     let row = |t: &TopicDescription| {
-        let state = t.purge_at_ms.map_or_else(String::new, |at| format!("deleted, goes {}", output::moment(at)));
+        let state = t.purge_at_ms.map_or_else(String::new, |at| match at {
+            i64::MAX => "deleted, data stays".to_owned(),
+            at => format!("deleted, goes {}", output::moment(at)),
+        });
         let partitions = t.partitions.len().to_string();
         [t.name.clone(), partitions, records(t).to_string(), output::bytes(size(t)), t.topic_id.clone(), state]
     };
@@ -245,8 +248,11 @@ fn document(topic: &TopicDescription) -> Value {
 async fn delete(admin: &Admin, name: &str, if_exists: bool) -> Result<()> {
     match admin.delete_topic(name).await {
         Ok(deleted) => {
-            let at = output::moment(deleted.purge_at_ms);
-            println!("topic {name} is in the trash until {at}; `taffrail topic undelete {name}` brings it back");
+            let until = match deleted.purge_at_ms {
+                i64::MAX => "deleted and its data stays".to_owned(),
+                at => format!("in the trash until {}", output::moment(at)),
+            };
+            println!("topic {name} is {until}; `taffrail topic undelete {name}` brings it back");
             Ok(())
         }
         Err(error) if if_exists && error.kind() == taffrail_client::ErrorKind::NotFound => {
