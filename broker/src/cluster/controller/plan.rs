@@ -116,6 +116,9 @@ fn place_all(
     members: &Members,
     changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
 ) -> Vec<(String, Unplaced)> {
+    // Brokers above the number that there shall be are about to go.
+    let staying: Members = members.range(..facts.replicas).map(|(id, member)| (*id, member.clone())).collect();
+    let members = &staying;
     let able = members.values().filter(|member| can_take(member)).count();
     let expected = facts.replicas.max(0) as usize;
     let patience = if members.len() < expected { PLACEMENT_PATIENCE } else { facts.liveness.session() };

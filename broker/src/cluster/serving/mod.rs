@@ -110,6 +110,10 @@ impl Serving {
         for (id, desired) in wanted {
             changes.extend(self.adopt(id, desired).await);
         }
+        if changes.iter().any(|change| !change.to_lead.is_empty()) {
+            // To open logs takes a moment, in which a topic that is there shall not pass for unknown.
+            self.publish(&changes, &gone);
+        }
         let outcome = self.lead(image, &changes).await;
         self.publish(&changes, &gone);
         for id in gone {

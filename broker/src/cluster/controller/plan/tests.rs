@@ -144,6 +144,16 @@ fn partitions_wait_for_all_brokers_but_not_for_ever() {
 }
 
 #[test]
+fn a_broker_that_is_to_go_gets_nothing_new() {
+    let mut world = World::of(3);
+    world.settle();
+    world.replicas = 2;
+    world.topics.push(wanted(6));
+    world.settle();
+    assert!(world.leaders(wanted(6).id).iter().all(|leader| [Some(0), Some(1)].contains(leader)));
+}
+
+#[test]
 fn a_silent_brokers_partitions_are_offline_in_one_round_and_come_back() {
     let mut world = World::of(2);
     world.topics.push(wanted(4));
