@@ -6,8 +6,8 @@
 //! be killed, the kernel kills them ([`keeper`]).
 
 mod keeper;
-pub mod members;
 pub mod lab;
+pub mod members;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
-    HeartbeatRequest, HeartbeatResponse, PartitionFault, RecoveredPartition, PurgeTopicRequest, PurgeTopicResponse,
+    HeartbeatRequest, HeartbeatResponse, PartitionFault, PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::controller::liveness::{Beat, Liveness};
 use super::Session;
+use super::controller::liveness::{Beat, Liveness};
 use crate::brokers::{Brokers, INTERNAL};
 use crate::context::Context;
 
@@ -122,7 +122,8 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         reason: reason.clone(),
     };
-    let found = |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
+    let found =
+        |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,

@@ -17,7 +17,7 @@ use super::controller::task;
 use super::heartbeat::{self, Links, Purger};
 use super::image::{Identity, Image};
 use super::purge::OwnData;
-use super::serving::{self, Outcome, Serving};
+use super::serving::{self, Kept, Outcome, Serving};
 use crate::brokers::{self, Brokers, Registered};
 use crate::context::Context;
 use crate::election::Leadership;
@@ -60,6 +60,7 @@ pub struct Parts {
 /// A broker that takes part.
 pub struct Member {
     own: watch::Sender<Beat>,
+    kept: Arc<Mutex<Kept>>,
     stop: CancellationToken,
     serving: JoinHandle<Serving>,
     jobs: Vec<JoinHandle<()>>,
@@ -69,8 +70,20 @@ impl Member {
     /// Takes part: is heard, serves what it is given, acts as controller when elected. Answers also what serves the internal
     /// calls of others. Blocks for a moment.
     pub fn join(parts: Parts) -> Result<(Self, ControllerServer<heartbeat::Service>), StorageError> {
-        let Parts { context, identity, store, image, leadership, deposed, session_timeout, storage, topics, brokers, peers, me } =
-            parts;
+        let Parts {
+            context,
+            identity,
+            store,
+            image,
+            leadership,
+            deposed,
+            session_timeout,
+            storage,
+            topics,
+            brokers,
+            peers,
+            me,
+        } = parts;
         let stop = CancellationToken::new();
         let liveness = Arc::new(Mutex::new(Liveness::new(session_timeout)));
         let (own, told) = watch::channel(Beat { incarnation: me.incarnation, ..Beat::default() });
@@ -84,10 +97,11 @@ impl Member {
             peers,
             me,
         })?;
+        let kept = serving.kept();
         let own_data = OwnData {
             context: context.clone(),
             storage,
-            kept: serving.kept(),
+            kept: kept.clone(),
             store: store.clone(),
             image: image.clone(),
         };
@@ -103,8 +117,7 @@ impl Member {
         };
         let interval = session_timeout / heartbeat::INTERVAL;
         let purger = Arc::new(Everyone { me: me.broker, own: own_data, others: links.clone() });
-        let telling =
-            heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
+        let telling = heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
         let control =
             task::Parts { context, identity, store, image: image.clone(), leadership, deposed, liveness, purger };
         let jobs = vec![
@@ -113,7 +126,12 @@ impl Member {
             tokio::spawn(follow_brokers(image.clone(), brokers, stop.clone())),
         ];
         let serving = tokio::spawn(follow_image(serving, image, own.clone(), stop.clone()));
-        Ok((Self { own, stop, serving, jobs }, ControllerServer::new(service)))
+        Ok((Self { own, kept, stop, serving, jobs }, ControllerServer::new(service)))
+    }
+
+    /// What this broker keeps of the cluster's metadata.
+    pub fn kept(&self) -> Arc<Mutex<Kept>> {
+        self.kept.clone()
     }
 
     /// Tells the others that this broker is about to stop.

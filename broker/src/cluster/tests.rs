@@ -59,8 +59,7 @@ impl Cluster {
     async fn new(replicas: i32) -> Self {
         let disk = Disk::new();
         let storage = disk.open();
-        let store: Arc<dyn MetadataStore> =
-            Arc::new(EmbeddedStore::new(context(&*storage, 1), storage.meta()));
+        let store: Arc<dyn MetadataStore> = Arc::new(EmbeddedStore::new(context(&*storage, 1), storage.meta()));
         let cluster = object("Cluster", "main", &json!({ "replicas": replicas, "storage": { "size": "1Gi" } }));
         store.create(Kind::Cluster, "main", cluster).await.unwrap();
         let state = json!({
@@ -112,7 +111,8 @@ impl Cluster {
         tokio::spawn(follow(identity.clone(), self.store.clone(), images, stop.clone()));
         image.clone().wait_for(|image| image.complete).await.unwrap();
         let acting = Leadership::Acting { epoch: 1, write_until: Duration::from_hours(1_000_000) };
-        let (leadership, elected) = watch::channel(if id == 0 { acting } else { Leadership::Follower { holder: None } });
+        let (leadership, elected) =
+            watch::channel(if id == 0 { acting } else { Leadership::Follower { holder: None } });
         let brokers = Brokers::new(id, "cluster".to_owned());
         let parts = Parts {
             context,

@@ -134,12 +134,7 @@ impl ClusterTopics {
         TopicError::Pending { topic: name.to_owned(), object: format!("{}/{}", key.0, key.1), why }
     }
 
-    async fn change(
-        &self,
-        name: &str,
-        change: TopicChange,
-        check_only: bool,
-    ) -> Result<TopicDescription, TopicError> {
+    async fn change(&self, name: &str, change: TopicChange, check_only: bool) -> Result<TopicDescription, TopicError> {
         if is_internal(name) {
             return Err(TopicError::Invalid(vec!["it is the brokers' own and cannot be changed".to_owned()]));
         }
@@ -175,7 +170,9 @@ impl ClusterTopics {
         })?;
         let mut topics = self.topics.subscribe();
         let gone = async {
-            while self.topics.image().topic(name).is_ok_and(|topic| topic.id == actual) && topics.changed().await.is_ok() {}
+            while self.topics.image().topic(name).is_ok_and(|topic| topic.id == actual)
+                && topics.changed().await.is_ok()
+            {}
         };
         // Gone it is; that this broker has not noticed yet is no failure.
         let _ = tokio::time::timeout(PATIENCE, gone).await;
@@ -228,11 +225,7 @@ impl TopicAdmin for ClusterTopics {
         Box::pin(self.change(name, change, validate_only))
     }
 
-    fn delete<'a>(
-        &'a self,
-        name: &'a str,
-        id: Option<Uuid>,
-    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+    fn delete<'a>(&'a self, name: &'a str, id: Option<Uuid>) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
         Box::pin(self.remove(name, id))
     }
 
@@ -263,7 +256,9 @@ impl TopicAdmin for ClusterTopics {
             if include_deleted {
                 topics.extend(deleted(&image));
             }
-            topics.sort_by(|a, b| (&a.name, a.trash.map(|t| t.deleted_at)).cmp(&(&b.name, b.trash.map(|t| t.deleted_at))));
+            topics.sort_by(|a, b| {
+                (&a.name, a.trash.map(|t| t.deleted_at)).cmp(&(&b.name, b.trash.map(|t| t.deleted_at)))
+            });
             Ok(topics)
         })
     }
@@ -290,7 +285,9 @@ fn verdict(topic: &Topic, generation: i64) -> Verdict {
         {
             Verdict::Refused(condition.message.clone())
         }
-        _ if status.accepted_generation >= Some(generation) => accepted_id(topic).map_or(Verdict::Waiting, Verdict::Accepted),
+        _ if status.accepted_generation >= Some(generation) => {
+            accepted_id(topic).map_or(Verdict::Waiting, Verdict::Accepted)
+        }
         _ => Verdict::Waiting,
     }
 }

@@ -109,8 +109,7 @@ pub trait TopicAdmin: Send + Sync + 'static {
         validate_only: bool,
     ) -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
     /// Takes a topic out of service. It can be brought back as long as its records are there.
-    fn delete<'a>(&'a self, name: &'a str, id: Option<Uuid>)
-    -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
+    fn delete<'a>(&'a self, name: &'a str, id: Option<Uuid>) -> BoxFuture<'a, Result<TopicDescription, TopicError>>;
     /// Brings a topic back with its id, records, offsets and configuration, under its old name or another.
     fn undelete<'a>(
         &'a self,
@@ -139,11 +138,7 @@ impl TopicAdmin for Controller {
         Box::pin(Self::alter(self, name, change, validate_only))
     }
 
-    fn delete<'a>(
-        &'a self,
-        name: &'a str,
-        id: Option<Uuid>,
-    ) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
+    fn delete<'a>(&'a self, name: &'a str, id: Option<Uuid>) -> BoxFuture<'a, Result<TopicDescription, TopicError>> {
         Box::pin(Self::delete(self, name, id))
     }
 

@@ -42,7 +42,12 @@ pub struct Round {
 
 impl Retention {
     /// Over everything that is served.
-    pub fn new(context: Context, storage: Arc<dyn Storage>, topics: Arc<Topics>, controller: Arc<dyn TopicAdmin>) -> Self {
+    pub fn new(
+        context: Context,
+        storage: Arc<dyn Storage>,
+        topics: Arc<Topics>,
+        controller: Arc<dyn TopicAdmin>,
+    ) -> Self {
         Self { context, storage, topics, controller, guard: JumpGuard::default() }
     }
 

@@ -1,8 +1,8 @@
 use taffrail_proto::record::{BatchBuilder, BatchHeader, Compression};
 
 use super::*;
-use crate::controller::Controller;
 use crate::clock::ManualClock;
+use crate::controller::Controller;
 use crate::controller::NewTopic;
 use crate::metadata::EmbeddedStore;
 use crate::partition::{Acks, AppendRequest};

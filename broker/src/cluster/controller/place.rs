@@ -36,12 +36,7 @@ impl Load {
 ///
 /// The leader is the broker that leads least of the topic, and of those the one that leads least. Each further replica goes to a zone that has none yet where there is one, and
 /// there to the broker with the least replicas. Among equals the lowest number wins, so that equal input places equally.
-pub fn place(
-    topic: &mut Load,
-    all: &mut Load,
-    members: &Members,
-    replication_factor: usize,
-) -> Option<Vec<i32>> {
+pub fn place(topic: &mut Load, all: &mut Load, members: &Members, replication_factor: usize) -> Option<Vec<i32>> {
     let mut left: Vec<_> = members.values().filter(|member| can_take(member)).collect();
     let mut replicas = Vec::with_capacity(replication_factor);
     let mut zones: Vec<Option<&str>> = Vec::new();

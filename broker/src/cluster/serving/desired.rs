@@ -82,7 +82,8 @@ fn role(state: &PartitionState, me: Session) -> Role {
     match state.leader {
         Some(leader) if leader != me.broker => Role::Forward { leader },
         Some(_) => {
-            let session = state.isr.iter().find(|replica| replica.broker == me.broker).map(|replica| replica.incarnation);
+            let session =
+                state.isr.iter().find(|replica| replica.broker == me.broker).map(|replica| replica.incarnation);
             if session == Some(me.incarnation) {
                 Role::Lead
             } else {

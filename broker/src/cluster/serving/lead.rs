@@ -50,7 +50,8 @@ impl Serving {
     async fn take(&mut self, image: &Image, wanted: &[PartitionId]) -> Result<bool, NotLed> {
         let confirmed = self.confirm(image, wanted).await?;
         let states: Vec<_> = wanted.iter().filter_map(|id| Some((*id, self.state(*id)?.clone()))).collect();
-        let taken: Vec<_> = states.iter().filter(|(id, state)| confirmed.contains(&(*id, state.partition_epoch))).collect();
+        let taken: Vec<_> =
+            states.iter().filter(|(id, state)| confirmed.contains(&(*id, state.partition_epoch))).collect();
         let logs = self.logs(&taken).await?;
         let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state.leader_epoch, log));
         let opened = futures::future::join_all(opened).await;
