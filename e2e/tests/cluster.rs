@@ -65,6 +65,7 @@ fn m9_lost_slices_and_a_lost_cluster_state_are_rebuilt_from_what_the_brokers_saw
     members.apply_topic("flights", 4, "")?;
     members.wait_condition("topic/flights", "Ready")?;
     let endpoint = members.broker(0)?.endpoint();
+    members.wait("broker 0 knows the topic", || Ok(consume(&endpoint, "flights").is_ok()))?;
     cli(&endpoint, "produce flights", &numbers(0..500).join("\n"))?.ok()?;
 
     let id = members.kubectl(&["get", "topic", "flights", "-o", "jsonpath={.status.topicId}"])?.ok()?;
@@ -77,7 +78,8 @@ fn m9_lost_slices_and_a_lost_cluster_state_are_rebuilt_from_what_the_brokers_saw
     ensure!(!slices.contains(&id), "nothing is made anew in its place: {slices}");
     recover(&members, &endpoint, "")?;
     members.wait_condition("topic/flights", "Ready")?;
-    ensure!(consume(&endpoint, "flights")? == numbers(0..500), "all records are there");
+    let is_whole = || Ok(consume(&endpoint, "flights").is_ok_and(|read| read == numbers(0..500)));
+    members.wait("all records are there", is_whole)?;
 
     // The ClusterState: no broker makes another in its place, whoever becomes controller.
     let cluster_id = "jsonpath={.spec.clusterId}";
@@ -98,6 +100,7 @@ fn m9_lost_slices_and_a_lost_cluster_state_are_rebuilt_from_what_the_brokers_saw
     members.apply_topic("later", 2, "")?;
     members.wait_condition("topic/later", "Ready")?;
     members.wait_condition("topic/flights", "Ready")?;
-    ensure!(consume(&endpoint, "flights")? == numbers(0..500), "all records are there");
+    let is_whole = || Ok(consume(&endpoint, "flights").is_ok_and(|read| read == numbers(0..500)));
+    members.wait("all records are there", is_whole)?;
     Ok(())
 }

@@ -67,6 +67,8 @@ fn slice_id(text: &str) -> Option<(Uuid, i32)> {
 
 #[cfg(test)]
 mod tests {
+    use taffrail_crds::PartitionSliceSpec;
+
     use super::*;
     use crate::cluster::controller::slices::tests::{spread, wanted};
     use crate::storage::Storage as _;
@@ -79,7 +81,7 @@ mod tests {
         kept.see(None, slices.iter()).unwrap();
         let size = kept.slices(None).next().unwrap().1.len();
         for most in [0, size * 5 / 2, usize::MAX] {
-            let (mut all, mut after, mut pages) = (Vec::new(), None, 0);
+            let (mut all, mut after, mut pages) = (Vec::<PartitionSliceSpec>::new(), None, 0);
             loop {
                 let (objects, next) = page(&kept, after, most);
                 all.extend(objects.into_iter().map(|object| serde_json::from_str(&object.spec).unwrap()));
