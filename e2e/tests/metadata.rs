@@ -170,7 +170,7 @@ async fn m14_of_two_candidates_one_is_controller_and_each_term_has_a_higher_epoc
     assert!(begin.elapsed() < TIMES.lease, "{:?}", begin.elapsed());
 
     // Told of a later controller, it stops at once and begins anew.
-    other.deposed(3);
+    other.deposed().send(3)?;
     follows(&other).await?;
     assert_eq!(acts(&other).await?, 4);
     other.stop().await;

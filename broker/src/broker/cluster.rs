@@ -255,9 +255,9 @@ impl Process {
 async fn announce(stop: &CancellationToken, member: &Member) {
     stop.cancelled().await;
     member.announce_stop();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn time(time: taffrail_crds::duration::Duration) -> Duration {
-    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    Duration::from_millis(time.as_millis())
 }

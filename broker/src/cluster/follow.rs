@@ -57,10 +57,10 @@ impl Follower {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            self.take(source, event);
+            self.take(&source, event);
             // What is there already comes along, so that thousands of objects are one image.
             while let Some(Some((source, event))) = watches.next().now_or_never() {
-                self.take(source, event);
+                self.take(&source, event);
             }
             self.forget_namespaces(&mut watches);
             if self.unlisted.is_empty() {
@@ -76,9 +76,9 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, source: Source, event: Event) {
+    fn take(&mut self, source: &Source, event: Event) {
         if event == Event::Listed {
-            self.unlisted.remove(&source);
+            self.unlisted.remove(source);
         }
         self.image.apply(&self.identity, event);
     }

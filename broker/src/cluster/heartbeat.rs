@@ -80,16 +80,21 @@ impl Purger for Links {
     }
 }
 
+/// A broker that tells that it is alive.
+pub struct Teller {
+    /// The ways to the others.
+    pub links: Links,
+    /// Clock.
+    pub context: Context,
+    /// Who it is.
+    pub me: Session,
+    /// What it heard, of itself too.
+    pub liveness: Arc<Mutex<Liveness>>,
+}
+
 /// Tells all brokers, itself too, that this one is alive, until `stop`.
-pub async fn tell(
-    links: Links,
-    context: Context,
-    me: Session,
-    mut own: Own,
-    liveness: Arc<Mutex<Liveness>>,
-    interval: Duration,
-    stop: CancellationToken,
-) {
+pub async fn tell(teller: Teller, mut own: Own, interval: Duration, stop: CancellationToken) {
+    let Teller { links, context, me, liveness } = teller;
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -117,7 +117,8 @@ impl Member {
         };
         let interval = session_timeout / heartbeat::INTERVAL;
         let purger = Arc::new(Everyone { me: me.broker, own: own_data, others: links.clone() });
-        let telling = heartbeat::tell(links, context.clone(), me, told, liveness.clone(), interval, stop.clone());
+        let teller = heartbeat::Teller { links, context: context.clone(), me, liveness: liveness.clone() };
+        let telling = heartbeat::tell(teller, told, interval, stop.clone());
         let control =
             task::Parts { context, identity, store, image: image.clone(), leadership, deposed, liveness, purger };
         let jobs = vec![

@@ -102,7 +102,9 @@ impl TestBroker {
     pub(crate) async fn restart(mut self) -> Self {
         self.stop().await;
         self.broker.groups.stop().await;
-        self.broker.controller.stop().await;
+        for partition in self.broker.topics.full_image().topics().flat_map(|topic| &topic.partitions) {
+            partition.stop().await;
+        }
         Self::on(self.disk.clone(), Options::default()).await
     }
 

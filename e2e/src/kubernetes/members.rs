@@ -84,7 +84,7 @@ impl Members {
         let dir = self.dir.path().join(format!("broker-{id}"));
         std::fs::create_dir_all(&dir)?;
         let mut options = BrokerOptions::new(&dir)?;
-        options.mode = "cluster".to_owned();
+        "cluster".clone_into(&mut options.mode);
         let host = Ipv4Addr::new(127, 0, 1, u8::try_from(id)? + 1);
         options.listen = SocketAddr::from((host, self.port));
         let (id, host, internal) = (id.to_string(), host.to_string(), format!("{host}:{}", free_address()?.port()));
@@ -189,7 +189,7 @@ impl Members {
 
     /// Waits for a condition of an object, such as `Ready` of `topic/flights`.
     pub fn wait_condition(&self, object: &str, condition: &str) -> Result<()> {
-        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=15s"])?;
+        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=60s"])?;
         match waited.code {
             Some(0) => Ok(()),
             _ => bail!("{object} is not {condition}: {}\n{}", waited.err, self.dump()),
@@ -217,12 +217,12 @@ impl Members {
             }
         }
         for broker in self.brokers.iter().flatten() {
-            text.push_str(&format!("--- a broker's log\n{}\n", broker.log_tail()));
+            text.extend(["--- a broker's log\n", &broker.log_tail(), "\n"]);
         }
         let operator: PathBuf = self.dir.path().join("operator.log");
         let log = std::fs::read_to_string(operator).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        text.push_str(&format!("--- the operator's log\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n")));
+        text.extend(["--- the operator's log\n", &lines[lines.len().saturating_sub(40)..].join("\n")]);
         text
     }
 }

@@ -90,7 +90,7 @@ impl View<'_> {
         let able = |broker: &i32| among.iter().any(|replica| replica.broker == *broker && self.serves(*replica));
         let stopping = |broker: &i32| self.members.get(broker).is_some_and(|member| member.stopping);
         let (stopping, staying): (Vec<i32>, Vec<i32>) = next.replicas.iter().copied().filter(able).partition(stopping);
-        staying.first().or(stopping.first()).copied()
+        staying.first().or_else(|| stopping.first()).copied()
     }
 
     /// An eligible replica becomes the one in-sync replica: the others may lack what it has (I7).

@@ -52,11 +52,6 @@ impl Member {
 /// All registered brokers, by number.
 pub type Members = BTreeMap<i32, Member>;
 
-/// The zones of those that can take partitions.
-pub fn zones(members: &Members) -> BTreeSet<Option<&str>> {
-    members.values().filter(|member| can_take(member)).map(|member| member.zone.as_deref()).collect()
-}
-
 /// New partitions may be given to it.
 pub fn can_take(member: &Member) -> bool {
     !member.fenced && !member.stopping

@@ -85,6 +85,15 @@ struct Term {
     since: Duration,
 }
 
+/// What a round reads from and writes to.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    store: &'a dyn MetadataStore,
+    image: &'a Image,
+    state: &'a Stored<ClusterStateSpec>,
+    term: Term,
+}
+
 /// What a round wrote: the kind, the name and the version before, `None` for a new object.
 type Written = Vec<(Kind, String, Option<String>)>;
 
@@ -136,8 +145,9 @@ impl Task {
         let plan = self.plan(&image, &state.spec, term);
         self.say(&plan.unplaced);
         let store = self.parts.store.until(Instant::now() + write_until.saturating_sub(self.now()));
-        let (written, result) = self.carry_out(&*store, &image, state, plan, term).await;
-        match result {
+        let round = Round { store: &*store, image: &image, state, term };
+        let mut written = Written::new();
+        match self.carry_out(&round, plan, &mut written).await {
             Ok(()) => {}
             Err(MetadataError::Conflict { kind, name }) => {
                 tracing::debug!(kind = kind.as_str(), name, "the object has changed since it was read");
@@ -173,28 +183,8 @@ impl Task {
         unplaced.clone_into(&mut self.said);
     }
 
-    async fn carry_out(
-        &mut self,
-        store: &dyn MetadataStore,
-        image: &Image,
-        state: &Stored<ClusterStateSpec>,
-        plan: Plan,
-        term: Term,
-    ) -> (Written, Result<(), MetadataError>) {
-        let mut written = Written::new();
-        let result = self.write(store, image, state, plan, term, &mut written).await;
-        (written, result)
-    }
-
-    async fn write(
-        &mut self,
-        store: &dyn MetadataStore,
-        image: &Image,
-        state: &Stored<ClusterStateSpec>,
-        plan: Plan,
-        term: Term,
-        written: &mut Written,
-    ) -> Result<(), MetadataError> {
+    async fn carry_out(&mut self, round: &Round<'_>, plan: Plan, written: &mut Written) -> Result<(), MetadataError> {
+        let Round { store, image, state, .. } = *round;
         let needed = plan.slices.len() as i64;
         let short = self.operations.end - self.operations.start < needed;
         if plan.state.is_some() || short {
@@ -208,25 +198,24 @@ impl Task {
         }
         for broker in plan.brokers {
             let Some(stored) = image.brokers.get(&broker.id) else { continue };
-            let (id, fenced) = (broker.id, broker.fenced);
             replace(store, &stored.object, &broker, written).await?;
-            tracing::warn!(broker = id, fenced, "a broker {}", if fenced { "is silent: fenced" } else { "is alive" });
+            let (broker, fenced) = (broker.id, broker.fenced);
+            tracing::warn!(broker, fenced, "a broker {}", if fenced { "is silent: fenced" } else { "is alive" });
         }
-        self.write_slices(store, image, plan.slices, term, written).await?;
+        self.write_slices(round, plan.slices, written).await?;
         for topic in plan.purge {
-            self.purge(store, image, state, topic, term).await?;
+            self.purge(round, topic).await?;
         }
         Ok(())
     }
 
     async fn write_slices(
         &mut self,
-        store: &dyn MetadataStore,
-        image: &Image,
+        round: &Round<'_>,
         slices: Vec<PartitionSliceSpec>,
-        term: Term,
         written: &mut Written,
     ) -> Result<(), MetadataError> {
+        let Round { store, image, term, .. } = *round;
         let operations = &mut self.operations;
         let stamped = slices.into_iter().map(|slice| {
             let operation_id = operations.next().unwrap_or_default();
@@ -245,14 +234,8 @@ impl Task {
     }
 
     /// The data, then the name, then the slices: whatever is left half done is done again by the next round.
-    async fn purge(
-        &self,
-        store: &dyn MetadataStore,
-        image: &Image,
-        state: &Stored<ClusterStateSpec>,
-        topic: Uuid,
-        term: Term,
-    ) -> Result<(), MetadataError> {
+    async fn purge(&self, round: &Round<'_>, topic: Uuid) -> Result<(), MetadataError> {
+        let Round { store, image, state, term } = *round;
         let slices: Vec<_> = image.slices_of(topic).collect();
         let partitions = slices.iter().flat_map(|slice| &slice.spec.partitions);
         let mut brokers: Vec<_> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();

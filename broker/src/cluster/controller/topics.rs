@@ -42,8 +42,7 @@ fn tombstone(topic: &Topic) -> Tombstone {
     let deleted_at = topic.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string());
     let deleted_at =
         deleted_at.and_then(|text| humantime::parse_rfc3339_weak(&text).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let window =
-        Duration::from_millis(u64::try_from(topic.spec.config.trash_retention().as_millis()).unwrap_or(u64::MAX));
+    let window = Duration::from_millis(topic.spec.config.trash_retention().as_millis());
     // A thousand years are for ever, and within what a date can say.
     let purge_at = deleted_at + window.min(Duration::from_hours(24 * 365 * 1_000));
     let text = |time| humantime::format_rfc3339_seconds(time).to_string();

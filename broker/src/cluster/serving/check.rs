@@ -6,7 +6,7 @@ use crate::cluster::Session;
 
 /// A replica that must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub(super) enum Fault {
     /// The log was here, or should be, and is not. An empty one in its place would hide the loss (M9).
     #[error(
         "its log is not on this broker's volume, which was lost or exchanged: put the volume back, or delete the topic and \
@@ -39,22 +39,19 @@ pub enum Fault {
 
 /// Why `me` cannot serve its replica; `None`: it can, or has none.
 ///
-/// `log`: the newest leader epoch of the log, if there is a log; `led`: the partition epoch under which it was led here last.
-pub fn fault(state: &PartitionState, me: Session, log: Option<Option<i32>>, led: Option<i32>) -> Option<Fault> {
+/// `log`: the newest leader epoch of the log, −1 for one that has none, if there is a log; `led`: the partition epoch under which it was led here last.
+pub(super) fn fault(state: &PartitionState, me: Session, log: Option<i32>, led: Option<i32>) -> Option<Fault> {
     if !state.replicas.contains(&me.broker) {
         return None;
     }
     if let Some(led) = led.filter(|led| *led > state.partition_epoch) {
         return Some(Fault::OlderMetadata { given: state.partition_epoch, led });
     }
+    let given = state.leader_epoch;
     match log {
-        Some(Some(newest)) if newest > state.leader_epoch => {
-            Some(Fault::OlderEpoch { given: state.leader_epoch, newest })
-        }
-        Some(_) => None,
+        Some(newest) => (newest > given).then_some(Fault::OlderEpoch { given, newest }),
         // A leader that was elected without proof had a log, if it ever led.
-        None if led.is_some() || state.recovering => Some(Fault::MissingLog),
-        None => None,
+        None => (led.is_some() || state.recovering).then_some(Fault::MissingLog),
     }
 }
 
@@ -78,16 +75,16 @@ mod tests {
         assert_eq!(fault(&state(3, 8), ME, None, Some(7)), Some(Fault::MissingLog));
         let recovering = PartitionState { recovering: true, ..state(3, 8) };
         assert_eq!(fault(&recovering, ME, None, None), Some(Fault::MissingLog));
-        assert_eq!(fault(&recovering, ME, Some(Some(2)), None), None);
+        assert_eq!(fault(&recovering, ME, Some(2), None), None);
     }
 
     #[test]
     fn m5_metadata_that_went_back_is_noticed() {
-        assert_eq!(fault(&state(3, 8), ME, Some(Some(3)), Some(8)), None);
+        assert_eq!(fault(&state(3, 8), ME, Some(3), Some(8)), None);
         let older = Some(Fault::OlderMetadata { given: 8, led: 9 });
-        assert_eq!(fault(&state(3, 8), ME, Some(Some(3)), Some(9)), older);
+        assert_eq!(fault(&state(3, 8), ME, Some(3), Some(9)), older);
         let older = Some(Fault::OlderEpoch { given: 3, newest: 4 });
-        assert_eq!(fault(&state(3, 8), ME, Some(Some(4)), None), older);
+        assert_eq!(fault(&state(3, 8), ME, Some(4), None), older);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cluster::image::{Image, is_deleting};
 
 /// A topic as this broker is to serve it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
+pub(super) struct Desired {
     /// Its name for clients.
     pub name: Arc<str>,
     /// How records are kept.
@@ -22,7 +22,7 @@ pub struct Desired {
 
 /// A partition's state and what this broker is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// As the controller decided.
     pub state: PartitionState,
     /// What this broker does.
@@ -31,7 +31,7 @@ pub struct Place {
 
 /// What a broker does for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// Leads it.
     Lead,
     /// Sends what concerns it to its leader.
@@ -44,7 +44,7 @@ pub enum Role {
 }
 
 /// All topics by id, also those whose slices are not there.
-pub fn desired(image: &Image, me: Session) -> BTreeMap<Uuid, Desired> {
+pub(super) fn desired(image: &Image, me: Session) -> BTreeMap<Uuid, Desired> {
     let of_users = image.accepted().filter(|(_, topic)| !is_deleting(topic));
     let of_users = of_users.map(|(id, topic)| (id, topic.topic_name(), topic.spec.config.clone()));
     let state = image.state.iter().flat_map(|state| &state.spec.internal_topics);

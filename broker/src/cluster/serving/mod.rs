@@ -112,7 +112,7 @@ impl Serving {
             changes.extend(self.adopt(id, desired).await);
         }
         let outcome = self.lead(image, &changes).await;
-        self.publish(changes, &gone);
+        self.publish(&changes, &gone);
         for id in gone {
             if let Some(served) = self.served.remove(&id) {
                 stop(served.slots).await;
@@ -157,7 +157,8 @@ impl Serving {
         let mut wanted = desired(image, self.me);
         let storage = self.storage.clone();
         let logs = blocking_ok(move || storage.logs()).await;
-        let epochs: HashMap<_, _> = logs.iter().map(|log| (log.partition(), log.leader_epochs().latest())).collect();
+        let epochs: HashMap<_, _> =
+            logs.iter().map(|log| (log.partition(), log.leader_epochs().latest().unwrap_or(-1))).collect();
         let mut faults = Faults::new();
         {
             let kept = self.kept.lock();
@@ -237,7 +238,7 @@ impl Serving {
         Slot { place, partition }
     }
 
-    fn publish(&self, changes: Vec<Change>, gone: &[Uuid]) {
+    fn publish(&self, changes: &[Change], gone: &[Uuid]) {
         let removed = gone.iter().filter_map(|id| self.served.get(id)).map(|served| served.name.clone());
         let renamed = changes.iter().filter_map(|change| change.renamed.clone());
         let mut removed: Vec<_> = removed.chain(renamed).collect();
