@@ -237,6 +237,7 @@ impl Process {
             data_dir: self.config.data_dir.display().to_string(),
             format_version: FORMAT_VERSION,
             default_partitions: self.config.default_partitions,
+            last_seen: None,
         });
         let listen = self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address()));
         let outcome = self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator).await;

@@ -6,6 +6,7 @@
 //! Lease that a person deletes, steals or edits costs time and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::metadata::MetadataStore;
+use crate::storage::MetaStore;
+use claim::ClaimError;
 use core::{Core, Effect, Event, Term, WriteError};
 
 mod claim;
@@ -53,6 +56,8 @@ pub struct Settings {
     pub lease: LeaseApi,
     /// Where the ClusterState is.
     pub store: Arc<dyn MetadataStore>,
+    /// What the volume remembers: whether there was a ClusterState already.
+    pub meta: Arc<dyn MetaStore>,
     /// Clock and randomness.
     pub context: Context,
     /// Name of the Cluster.
@@ -83,7 +88,7 @@ impl Election {
         // The random part makes a pod that is started again another candidate (M15).
         let identity = format!("{}_{}", settings.pod, settings.context.random_uuid());
         let core = Core::new(identity.clone(), settings.times);
-        let shell = Shell { core, settings, identity, told, epoch: None, stop: stop.clone() };
+        let shell = Shell { core, settings, identity, told, epoch: None, lost: Arc::default(), stop: stop.clone() };
         Self { leadership, deposed, stop, task: tokio::spawn(shell.run(heard)) }
     }
 
@@ -114,6 +119,8 @@ struct Shell {
     told: watch::Sender<Leadership>,
     /// What was claimed: number of the term, and its epoch.
     epoch: Option<(u64, i32)>,
+    /// It was said that the ClusterState is gone.
+    lost: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -207,11 +214,20 @@ impl Shell {
         let store = self.settings.store.until(end);
         let (cluster, broker) = (self.settings.cluster.clone(), self.settings.broker);
         let (context, retry) = (self.settings.context.clone(), self.settings.times.retry);
+        let (meta, lost) = (self.settings.meta.clone(), self.lost.clone());
         async move {
-            match tokio::time::timeout_at(end, claim::raise(&*store, &context, &cluster, broker)).await {
-                Ok(Ok(epoch)) => Some((term.number, epoch)),
+            match tokio::time::timeout_at(end, claim::raise(&*store, &meta, &context, &cluster, broker)).await {
+                Ok(Ok(epoch)) => {
+                    lost.store(false, Ordering::Relaxed);
+                    Some((term.number, epoch))
+                }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "cannot become controller: the ClusterState was not written");
+                    let is_lost = matches!(error, ClaimError::Lost { .. } | ClaimError::Orphaned { .. });
+                    if !is_lost {
+                        tracing::warn!(%error, "cannot become controller: the ClusterState was not written");
+                    } else if !lost.swap(true, Ordering::Relaxed) {
+                        tracing::error!(%error, "cannot become controller");
+                    }
                     sleep(retry).await;
                     None
                 }

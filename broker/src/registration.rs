@@ -107,6 +107,11 @@ pub struct Settings {
     pub zone_file: Option<PathBuf>,
 }
 
+/// The cluster that the volume belongs to, if it does to any.
+pub async fn cluster_of(meta: &Arc<dyn MetaStore>) -> Result<Option<Uuid>, StorageError> {
+    Ok(kept::read(meta).await?.map(|kept| kept.cluster))
+}
+
 /// A broker that is registered, and stays so.
 #[derive(Debug)]
 pub struct Registration {

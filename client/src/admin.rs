@@ -16,8 +16,8 @@ use crate::connection::{Connection, MAX_MESSAGE};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use taffrail_proto::v1::{
-    ConfigEntry, DescribeBrokerResponse as BrokerDescription, EndOfEpochResponse as EndOfEpoch, PartitionDescription,
-    TopicDescription,
+    ConfigEntry, DescribeBrokerResponse as BrokerDescription, EndOfEpochResponse as EndOfEpoch,
+    LastSeenResponse as LastSeen, PartitionDescription, SeenObject, TopicDescription,
 };
 
 /// Calls to look at topics, groups and brokers and to change them; from [`Client::admin`](crate::Client::admin).
@@ -193,6 +193,13 @@ impl Admin {
     /// State of the broker that answers.
     pub async fn describe_broker(&self) -> Result<BrokerDescription> {
         self.look(v1::DescribeBrokerRequest {}, |mut c, r| async move { c.describe_broker(r).await }).await
+    }
+
+    /// What the broker that answers remembers of the cluster's internal objects; `after`: `next` of the answer before, or
+    /// nothing.
+    pub async fn last_seen(&self, after: &str) -> Result<LastSeen> {
+        let request = v1::LastSeenRequest { after: after.to_owned() };
+        self.look(request, |mut c, r| async move { c.last_seen(r).await }).await
     }
 
     /// Looks up an offset in each of some partitions; answers in the order of the queries. Fails if one of them does.

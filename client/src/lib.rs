@@ -41,8 +41,8 @@ mod producer;
 mod retry;
 
 pub use admin::{
-    Admin, BrokerDescription, ConfigEntry, DeletedTopic, EndOfEpoch, ListedOffset, NewTopic, OffsetSpec,
-    PartitionDescription, TopicChange, TopicDescription,
+    Admin, BrokerDescription, ConfigEntry, DeletedTopic, EndOfEpoch, LastSeen, ListedOffset, NewTopic, OffsetSpec,
+    PartitionDescription, SeenObject, TopicChange, TopicDescription,
 };
 pub use client::Client;
 pub use config::{ClientConfig, DEFAULT_PORT};

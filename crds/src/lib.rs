@@ -20,6 +20,7 @@ pub mod field;
 pub mod id;
 pub mod kafka;
 pub mod kind;
+pub mod last_seen;
 pub mod manifest;
 pub mod name;
 pub mod reference;

@@ -99,10 +99,12 @@ const TIMES: Times = Times {
 
 /// A broker that would be controller.
 fn candidate(client: &Client, namespace: &str, broker: i32) -> Result<Election> {
+    let meta = Disk::new().open().meta();
     Ok(Election::start(Settings {
         lease: LeaseApi::new(client.clone(), namespace, "main"),
         store: store(client, namespace),
-        context: Surroundings::system(&*Disk::new().open().meta())?,
+        context: Surroundings::system(&*meta)?,
+        meta,
         cluster: "main".to_owned(),
         broker,
         pod: format!("main-{broker}"),

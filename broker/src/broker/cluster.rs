@@ -32,7 +32,7 @@ use crate::readiness::Phase;
 use crate::registration::{self, Registration};
 use crate::security::Authenticator;
 use crate::server::{self, Listener};
-use crate::service;
+use crate::service::{self, LastSeen};
 use crate::storage::{FORMAT_VERSION, Storage};
 use crate::topics::Topics;
 
@@ -86,6 +86,7 @@ impl Process {
         let election = Election::start(election::Settings {
             lease: LeaseApi::new(client.clone(), &identity.namespace, &identity.cluster),
             store: store.clone(),
+            meta: storage.meta(),
             context: context.clone(),
             cluster: identity.cluster.clone(),
             broker: settings.broker_id,
@@ -194,6 +195,7 @@ impl Process {
             data_dir: self.config.data_dir.display().to_string(),
             format_version: FORMAT_VERSION,
             default_partitions: self.config.default_partitions,
+            last_seen: Some(LastSeen { cluster: identity.cluster.clone(), kept: member.kept() }),
         });
         let shutdown = CancellationToken::new();
         let internal = server::serve_internal(

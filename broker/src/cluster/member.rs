@@ -17,7 +17,7 @@ use super::controller::task;
 use super::heartbeat::{self, Links, Purger};
 use super::image::{Identity, Image};
 use super::purge::OwnData;
-use super::serving::{self, Outcome, Serving};
+use super::serving::{self, Kept, Outcome, Serving};
 use crate::brokers::{self, Brokers, Registered};
 use crate::context::Context;
 use crate::election::Leadership;
@@ -60,6 +60,7 @@ pub struct Parts {
 /// A broker that takes part.
 pub struct Member {
     own: watch::Sender<Beat>,
+    kept: Arc<Mutex<Kept>>,
     stop: CancellationToken,
     serving: JoinHandle<Serving>,
     jobs: Vec<JoinHandle<()>>,
@@ -96,10 +97,11 @@ impl Member {
             peers,
             me,
         })?;
+        let kept = serving.kept();
         let own_data = OwnData {
             context: context.clone(),
             storage,
-            kept: serving.kept(),
+            kept: kept.clone(),
             store: store.clone(),
             image: image.clone(),
         };
@@ -125,7 +127,12 @@ impl Member {
             tokio::spawn(follow_brokers(image.clone(), brokers, stop.clone())),
         ];
         let serving = tokio::spawn(follow_image(serving, image, own.clone(), stop.clone()));
-        Ok((Self { own, stop, serving, jobs }, ControllerServer::new(service)))
+        Ok((Self { own, kept, stop, serving, jobs }, ControllerServer::new(service)))
+    }
+
+    /// What this broker keeps of the cluster's metadata.
+    pub fn kept(&self) -> Arc<Mutex<Kept>> {
+        self.kept.clone()
     }
 
     /// Tells the others that this broker is about to stop.

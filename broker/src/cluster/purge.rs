@@ -41,7 +41,7 @@ impl Purger for OwnData {
             for name in names {
                 let read = self.store.get(Kind::PartitionSlice, &name).await.map_err(|error| error.to_string())?;
                 let slice = read.as_ref().and_then(spec_of::<PartitionSliceSpec>);
-                if !slice.is_some_and(|slice| self.is_over(&slice)) {
+                if !slice.is_some_and(|slice| is_over(&slice, self.context.wall_millis())) {
                     return Err(format!("PartitionSlice {name} has no tombstone whose time has come"));
                 }
             }
@@ -58,10 +58,9 @@ impl Purger for OwnData {
     }
 }
 
-impl OwnData {
-    fn is_over(&self, slice: &PartitionSliceSpec) -> bool {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(self.context.wall_millis().max(0) as u64);
-        let purge_at = slice.tombstone.as_ref().map(|tombstone| humantime::parse_rfc3339_weak(&tombstone.purge_at));
-        matches!(purge_at, Some(Ok(at)) if at <= now)
-    }
+/// Whether the topic's data is to go: it has a tombstone, and its time has come.
+pub fn is_over(slice: &PartitionSliceSpec, wall_millis: i64) -> bool {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(wall_millis.max(0) as u64);
+    let purge_at = slice.tombstone.as_ref().map(|tombstone| humantime::parse_rfc3339_weak(&tombstone.purge_at));
+    matches!(purge_at, Some(Ok(at)) if at <= now)
 }

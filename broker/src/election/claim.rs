@@ -1,34 +1,93 @@
 //! The controller's epoch: raised by compare-and-swap of the ClusterState, which the first controller makes.
+//!
+//! A broker whose volume belongs to a cluster knows that there was one: it never makes another in its place, under which
+//! identities and numbers would be given out twice (M9, M11).
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use taffrail_crds::{GROUP, VERSION};
+use uuid::Uuid;
 
 use crate::context::Context;
 use crate::metadata::kubernetes::CLUSTER_LABEL;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
+use crate::registration;
+use crate::storage::{MetaStore, StorageError};
 
 /// Level of features that this program has.
 const FEATURE_LEVEL: i32 = 1;
 
-/// Raises the epoch for `broker`; the new one. A write of unknown outcome is followed by another: the epoch then is higher
-/// by two, which does no harm.
+/// Why the epoch was not raised.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClaimError {
+    /// The ClusterState is lost.
+    #[error(
+        "ClusterState {name:?} is gone, and this broker's volume belongs to cluster {cluster}: nothing is decided until it is \
+         back, and partitions stay as they are. \"taffrail cluster recover\" rebuilds it from what the brokers saw last"
+    )]
+    Lost {
+        /// Name of the object.
+        name: String,
+        /// Id of the cluster that it was.
+        cluster: Uuid,
+    },
+    /// The ClusterState is lost, and this broker is new.
+    #[error(
+        "ClusterState {name:?} is gone, and {slices} PartitionSlices of the cluster are there: nothing is decided until it is \
+         back. \"taffrail cluster recover\" rebuilds it from what the brokers saw last"
+    )]
+    Orphaned {
+        /// Name of the object.
+        name: String,
+        /// How many slices there are.
+        slices: usize,
+    },
+    /// It was not read or written.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// What the volume belongs to could not be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Raises the epoch for `broker`, whose volume's memory is `meta`; the new one. A write of unknown outcome is followed by
+/// another: the epoch then is higher by two, which does no harm.
 pub(super) async fn raise(
+    store: &dyn MetadataStore,
+    meta: &Arc<dyn MetaStore>,
+    context: &Context,
+    cluster: &str,
+    broker: i32,
+) -> Result<i32, ClaimError> {
+    loop {
+        let written = match store.get(Kind::ClusterState, cluster).await? {
+            None => match registration::cluster_of(meta).await? {
+                None => make(store, context, cluster, broker).await?,
+                Some(lost) => return Err(ClaimError::Lost { name: cluster.to_owned(), cluster: lost }),
+            },
+            Some(object) => store.replace(&raised(object, broker)?).await,
+        };
+        match written {
+            Ok(object) => return Ok(epoch(&object)?),
+            Err(MetadataError::Conflict { .. } | MetadataError::Exists { .. } | MetadataError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The first one, in a cluster that never had any.
+async fn make(
     store: &dyn MetadataStore,
     context: &Context,
     cluster: &str,
     broker: i32,
-) -> Result<i32, MetadataError> {
-    loop {
-        let written = match store.get(Kind::ClusterState, cluster).await? {
-            None => store.create(Kind::ClusterState, cluster, first(context, cluster, broker)).await,
-            Some(object) => store.replace(&raised(object, broker)?).await,
-        };
-        match written {
-            Ok(object) => return epoch(&object),
-            Err(MetadataError::Conflict { .. } | MetadataError::Exists { .. } | MetadataError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
+) -> Result<Result<Object, MetadataError>, ClaimError> {
+    let slices = store.list(Kind::PartitionSlice).await?.len();
+    if slices > 0 {
+        return Err(ClaimError::Orphaned { name: cluster.to_owned(), slices });
     }
+    Ok(store.create(Kind::ClusterState, cluster, first(context, cluster, broker)).await)
 }
 
 fn first(context: &Context, cluster: &str, broker: i32) -> Value {
@@ -67,8 +126,6 @@ fn malformed(object: &Object, what: &str) -> MetadataError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::clock::ManualClock;
     use crate::metadata::EmbeddedStore;
@@ -79,12 +136,12 @@ mod tests {
     async fn m14_each_controller_has_an_epoch_of_its_own_and_nothing_else_changes() {
         let meta = Disk::new().open().meta();
         let context = Context::seeded(Arc::new(ManualClock::new(0, "boot")), 7, &*meta).unwrap();
-        let store = Arc::new(EmbeddedStore::new(context.clone(), meta));
-        assert_eq!(raise(&*store, &context, "main", 2).await.unwrap(), 1);
+        let store = Arc::new(EmbeddedStore::new(context.clone(), meta.clone()));
+        assert_eq!(raise(&*store, &meta, &context, "main", 2).await.unwrap(), 1);
         let first = store.get(Kind::ClusterState, "main").await.unwrap().unwrap();
         let claims = (0..8).map(|broker| {
-            let (store, context) = (store.clone(), context.clone());
-            tokio::spawn(async move { raise(&*store, &context, "main", broker).await.unwrap() })
+            let (store, meta, context) = (store.clone(), meta.clone(), context.clone());
+            tokio::spawn(async move { raise(&*store, &meta, &context, "main", broker).await.unwrap() })
         });
         let mut epochs: Vec<i32> =
             futures::future::join_all(claims).await.into_iter().map(|epoch| epoch.unwrap()).collect();
@@ -94,5 +151,22 @@ mod tests {
         last["spec"]["controllerEpoch"] = 1.into();
         last["spec"]["controller"] = 2.into();
         assert_eq!(last, first.document);
+    }
+
+    #[tokio::test]
+    async fn m11_a_volume_that_belonged_to_a_cluster_makes_no_other() {
+        let meta = Disk::new().open().meta();
+        let context = Context::seeded(Arc::new(ManualClock::new(0, "boot")), 7, &*meta).unwrap();
+        let store = EmbeddedStore::new(context.clone(), Disk::new().open().meta());
+        let registered =
+            br#"{"v":1,"cluster":"7f6c2f0e-5f0b-4a53-9d0e-4a9c7a3f5b11","broker":2,"incarnation":7,"registered":6}"#;
+        meta.write(vec![(b"broker/registration".to_vec(), Some(registered.to_vec()))]).unwrap();
+        let refused = raise(&store, &meta, &context, "main", 2).await.unwrap_err();
+        assert!(matches!(refused, ClaimError::Lost { .. }), "{refused}");
+        assert!(refused.to_string().contains("taffrail cluster recover"), "{refused}");
+        assert_eq!(store.get(Kind::ClusterState, "main").await.unwrap(), None);
+
+        store.create(Kind::ClusterState, "main", first(&context, "main", 1)).await.unwrap();
+        assert_eq!(raise(&store, &meta, &context, "main", 2).await.unwrap(), 2, "once it is back, it goes on");
     }
 }

@@ -30,6 +30,7 @@ pub enum Rpc {
     DescribeTopics,
     DeleteRecords,
     DescribeBroker,
+    LastSeen,
     Consume,
     Session,
     CommitOffsets,
@@ -42,7 +43,7 @@ pub enum Rpc {
 
 impl Rpc {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Produce,
         Self::ProduceStream,
         Self::InitProducer,
@@ -60,6 +61,7 @@ impl Rpc {
         Self::DescribeTopics,
         Self::DeleteRecords,
         Self::DescribeBroker,
+        Self::LastSeen,
         Self::Consume,
         Self::Session,
         Self::CommitOffsets,
@@ -90,6 +92,7 @@ impl Rpc {
             Self::DescribeTopics => "Admin/DescribeTopics",
             Self::DeleteRecords => "Admin/DeleteRecords",
             Self::DescribeBroker => "Admin/DescribeBroker",
+            Self::LastSeen => "Admin/LastSeen",
             Self::Consume => "Groups/Consume",
             Self::Session => "Groups/Session",
             Self::CommitOffsets => "Groups/CommitOffsets",

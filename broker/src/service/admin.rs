@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::call::{Call, finish};
+use super::last_seen;
 use super::status::{Refused, invalid};
 use crate::controller::{Deleted, NewTopic, TopicChange, TopicDescription};
 use crate::metrics::{Rpc, resident_bytes};
@@ -126,6 +127,13 @@ impl Service {
         let partition = self.broker.topics.image().partition(&request.topic, request.partition)?.clone();
         let log_start_offset = partition.delete_records(request.before_offset).await?;
         Ok(v1::DeleteRecordsResponse { log_start_offset })
+    }
+
+    /// It tells the names of all topics, and where they are.
+    async fn last_seen(&self, call: &Call, request: v1::LastSeenRequest) -> Result<v1::LastSeenResponse, Refused> {
+        call.authorize_cluster(Verb::Admin)?;
+        call.outbox.put(call.connection.responses.charge(super::MAX_RESPONSE_BYTES).await);
+        last_seen::answer(self.broker.last_seen.as_ref(), self.broker.brokers.me(), request).await
     }
 
     fn describe_broker(&self) -> v1::DescribeBrokerResponse {
@@ -307,5 +315,13 @@ impl v1::admin_server::Admin for Service {
         let call = Call::of(&request)?;
         let allowed = call.authorize_cluster(Verb::Describe).map_err(Refused::from);
         finish(metrics, allowed.map(|()| self.describe_broker()))
+    }
+
+    async fn last_seen(&self, request: Request<v1::LastSeenRequest>) -> Result<Response<v1::LastSeenResponse>, Status> {
+        let metrics = &self.broker.metrics;
+        let _counted = metrics.rpc(Rpc::LastSeen).call();
+        let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
+        finish(metrics, self.last_seen(&call, request.into_inner()).await)
     }
 }

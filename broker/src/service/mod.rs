@@ -6,7 +6,7 @@
 //! - [`producer`], [`produce_stream`]: writing, over [`batches`] (checks) and [`encoding`] (plain records);
 //! - [`consumer`], [`fetch_stream`], [`read`]: reading;
 //! - [`groups`]: consumer groups;
-//! - [`metadata`], [`admin`]: the rest;
+//! - [`metadata`], [`admin`], [`last_seen`]: the rest;
 //! - [`partitions`]: what other brokers ask, for clients that have reached them.
 
 use std::sync::Arc;
@@ -34,12 +34,15 @@ mod encoding;
 mod fetch;
 mod fetch_stream;
 pub(crate) mod groups;
+mod last_seen;
 mod metadata;
 mod partitions;
 mod produce_stream;
 mod producer;
 mod read;
 pub mod status;
+
+pub use last_seen::LastSeen;
 
 /// Largest message that is received by the producer service: the largest `max.message.bytes` of a topic, with room for what
 /// surrounds a batch.
@@ -78,6 +81,8 @@ pub struct Broker {
     pub format_version: u32,
     /// Partitions of a topic that is made without a number.
     pub default_partitions: i32,
+    /// What it remembers of the cluster; none where it runs alone.
+    pub last_seen: Option<LastSeen>,
 }
 
 impl Broker {

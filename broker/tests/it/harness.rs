@@ -75,6 +75,7 @@ impl TestBroker {
             data_dir: "memory".to_owned(),
             format_version: 1,
             default_partitions: 1,
+            last_seen: None,
         });
         Self::serving(disk, broker, options).await
     }

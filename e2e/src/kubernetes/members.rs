@@ -232,10 +232,26 @@ impl Members {
 
     /// Applies a manifest in the Cluster's namespace.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        let file = self.dir.path().join(format!("{}.yaml", uuid::Uuid::new_v4()));
-        std::fs::write(&file, manifest)?;
-        self.kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()])?.ok()?;
+        let file = self.file(manifest)?;
+        self.kubectl(&["apply", "--server-side", "-f", &file])?.ok()?;
         Ok(())
+    }
+
+    /// Makes the objects of a manifest that are not there; how that ended.
+    pub fn create(&self, manifest: &str) -> Result<Ended> {
+        let file = self.file(manifest)?;
+        self.kubectl(&["create", "-f", &file])
+    }
+
+    fn file(&self, text: &str) -> Result<String> {
+        let file = self.dir.path().join(format!("{}.yaml", uuid::Uuid::new_v4()));
+        std::fs::write(&file, text)?;
+        Ok(file.to_string_lossy().into_owned())
+    }
+
+    /// The newest lines of all brokers' logs.
+    pub fn logs(&self) -> String {
+        self.brokers.iter().flatten().map(Broker::log_tail).collect()
     }
 
     /// A Topic of the Cluster.

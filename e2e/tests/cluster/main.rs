@@ -5,6 +5,7 @@ mod control;
 mod groups;
 mod identity;
 mod quiet;
+mod recover;
 mod topics;
 
 use std::time::{Duration, Instant};

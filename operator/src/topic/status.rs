@@ -11,6 +11,9 @@ use super::accept::{ACCEPTED, Identity, Verdict};
 /// Type of the condition that says whether partitions have fewer replicas in sync than they shall.
 pub const UNDER_REPLICATED: &str = "UnderReplicated";
 
+/// Reason: slices were there and are gone.
+const SLICES_LOST: &str = "SlicesLost";
+
 /// Most partitions that a message names.
 const MAX_NAMED: usize = 5;
 
@@ -27,9 +30,12 @@ pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid
     if verdict.accepted.is_some() && verdict.refused.is_none() {
         status.accepted_generation = generation;
     }
-    let seen = Seen::of(&verdict.slices, topic.spec.partitions);
+    let mut seen = Seen::of(&verdict.slices, topic.spec.partitions);
     let has_id = status.topic_id.is_some();
-    status.partitions = has_id.then_some(seen.present);
+    // Partitions never disappear: fewer than there were are lost slices. The brokers' controller goes by the number.
+    let made = status.partitions.filter(|_| has_id).unwrap_or(0);
+    seen.lost = (made - seen.present).max(0);
+    status.partitions = has_id.then_some(seen.present.max(made));
     status.ready_partitions = has_id.then_some(seen.ready);
     for mut condition in conditions(verdict, &seen, topic.spec.partitions) {
         condition.observed_generation = generation;
@@ -43,6 +49,8 @@ pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid
 struct Seen {
     present: i32,
     ready: i32,
+    /// Partitions that were there, and whose slice is gone.
+    lost: i32,
     /// Partitions that are there and have no leader, with why.
     leaderless: Vec<(i32, Option<String>)>,
     /// The least replicas in sync of a partition.
@@ -57,6 +65,7 @@ impl Seen {
         Self {
             present: count(slices.iter().map(|slice| slice.spec.partitions.len()).sum()),
             ready: count(partitions().filter(is_ready).count()),
+            lost: 0,
             leaderless: partitions().filter(|p| !is_ready(p)).map(|p| (p.index, p.fault.clone())).collect(),
             in_sync: partitions().map(|partition| count(partition.isr.len())).min().unwrap_or(0),
         }
@@ -69,13 +78,20 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
     let (accepted, ready, reconciling, stalled) = match (&verdict.accepted, &verdict.refused) {
         // A verdict has one of the two.
         (_, None) => {
-            let work = if ready.status == True { False } else { True };
             let (reason, message) = (ready.reason.clone(), ready.message.clone());
+            // Somebody has to bring them back.
+            let stalls = reason == SLICES_LOST;
+            let work = if ready.status == True || stalls { False } else { True };
+            let stalled = if stalls {
+                Condition::new(STALLED, True, SLICES_LOST, message.clone())
+            } else {
+                Condition::new(STALLED, False, "Accepted", "")
+            };
             (
                 Condition::new(ACCEPTED, True, "Accepted", "the brokers hold it"),
                 ready,
                 Condition::new(RECONCILING, work, &reason, message),
-                Condition::new(STALLED, False, "Accepted", ""),
+                stalled,
             )
         }
         (Some(_), Some(refusal)) => (
@@ -109,6 +125,14 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
 
 /// Whether all partitions can be written and read.
 fn readiness(seen: &Seen, wanted: i32) -> Condition {
+    if seen.lost > 0 {
+        let message = format!(
+            "the PartitionSlices of {} partitions are gone: their data is kept and not served; \"taffrail cluster recover\" \
+             rebuilds them from what the brokers saw last",
+            seen.lost
+        );
+        return Condition::new(READY, ConditionStatus::False, SLICES_LOST, message);
+    }
     if seen.ready >= wanted {
         return Condition::new(
             READY,

@@ -130,17 +130,17 @@ fn new_partition(
 }
 
 #[cfg(test)]
-pub(in crate::cluster) mod tests {
+pub(crate) mod tests {
     use super::super::members::tests::members;
     use super::*;
 
-    pub(in crate::cluster) fn wanted(partitions: i32) -> Wanted {
+    pub(crate) fn wanted(partitions: i32) -> Wanted {
         let name = "flights".to_owned();
         Wanted { id: Uuid::from_u128(9), name, partitions, made: 0, min_in_sync_replicas: 1, tombstone: None }
     }
 
     /// The slices of a topic of three brokers in sessions 10 to 12.
-    pub(in crate::cluster) fn spread(wanted: &Wanted) -> Vec<PartitionSliceSpec> {
+    pub(crate) fn spread(wanted: &Wanted) -> Vec<PartitionSliceSpec> {
         made(wanted, &[], false).unwrap()
     }
 

@@ -23,6 +23,7 @@ use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
 use super::Session;
 use super::image::Image;
+use super::purge::is_over;
 use crate::context::Context;
 use crate::metadata::MetadataStore;
 use crate::partition::Partition;
@@ -140,8 +141,16 @@ impl Serving {
 
     /// A failure to keep what was seen takes nothing from what is served now.
     async fn remember(&self, image: &Image) {
-        let (kept, slices): (_, Vec<_>) = (self.kept.clone(), image.slices.values().cloned().collect());
-        let see = move || kept.lock().see(slices.iter().map(|slice| &slice.spec));
+        let kept = self.kept.clone();
+        let (state, slices): (_, Vec<_>) = (image.state.clone(), image.slices.values().cloned().collect());
+        let now = self.context.wall_millis();
+        let see = move || {
+            let mut kept = kept.lock();
+            kept.see(state.as_ref().map(|state| &state.spec), slices.iter().map(|slice| &slice.spec))?;
+            let Some(state) = state else { return Ok(()) };
+            let there: BTreeSet<Uuid> = slices.iter().map(|slice| slice.spec.topic_id.0).collect();
+            kept.forget_purged(&state.spec, |topic| there.contains(&topic), |slice| is_over(slice, now))
+        };
         if let Err(error) = blocking(see).await {
             tracing::error!(%error, "the cluster's metadata could not be kept on this broker's disk");
         }

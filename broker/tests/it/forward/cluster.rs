@@ -161,6 +161,7 @@ impl Node {
             data_dir: "memory".to_owned(),
             format_version: 1,
             default_partitions: 1,
+            last_seen: None,
         });
         let address = ([127, 0, 0, 1], 0).into();
         let listener = Listener { name: Arc::from("grpc"), address, exposed: false };

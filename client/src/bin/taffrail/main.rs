@@ -3,6 +3,7 @@
 //! Tables for people, `-o json` for programs; records go to standard output and everything else to standard error.
 
 mod bench;
+mod cluster;
 mod consume;
 mod exit;
 mod group;
@@ -78,6 +79,9 @@ enum Command {
     Group(group::GroupCommand),
     /// Shows where partitions begin and end, or which offset a moment has.
     Offsets(offsets::Offsets),
+    /// Brings back what is lost of a cluster on Kubernetes.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Measures throughput and latency against a broker.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -115,13 +119,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(path) = cli.token_file {
         config = config.token_file(path);
     }
-    let client = Client::connect(config)?;
+    let client = Client::connect(config.clone())?;
     match cli.command {
         Command::Topic(command) => command.run(&client).await,
         Command::Produce(command) => command.run(&client).await,
         Command::Consume(command) => command.run(&client).await,
         Command::Group(command) => command.run(&client).await,
         Command::Offsets(command) => command.run(&client).await,
+        Command::Cluster(command) => command.run(&client, &config).await,
         Command::Bench(command) => command.run(&client).await,
         Command::Completions { .. } => Ok(()),
         Command::Version { output } => version(&client, output).await,

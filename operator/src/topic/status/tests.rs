@@ -77,6 +77,22 @@ fn a_topic_is_ready_when_every_partition_has_a_leader() {
 }
 
 #[test]
+fn m9_partitions_whose_slice_is_gone_are_told_and_still_counted() {
+    let mut topic = topic(2);
+    topic.status = Some(of(&known("LL")));
+    let lost = status_of(&topic, &known(""), Uuid::nil, SystemTime::UNIX_EPOCH);
+    let states = [READY, RECONCILING, STALLED].map(|type_| told(&lost, type_));
+    assert_eq!(states, ["False SlicesLost", "False SlicesLost", "True SlicesLost"]);
+    assert_eq!((lost.partitions, lost.ready_partitions), (Some(2), Some(0)));
+    let ready = lost.conditions.iter().find(|condition| condition.type_ == READY).unwrap();
+    assert!(ready.message.contains("taffrail cluster recover"), "{}", ready.message);
+
+    topic.status = Some(lost);
+    let back = status_of(&topic, &known("LL"), Uuid::nil, SystemTime::UNIX_EPOCH);
+    assert_eq!([READY, STALLED].map(|type_| told(&back, type_)), ["True Serving", "False Accepted"]);
+}
+
+#[test]
 fn what_is_refused_stalls_and_what_was_accepted_before_is_kept() {
     let status = of(&Verdict { refused: Some(refusal()), ..Verdict::default() });
     assert_eq!((told(&status, ACCEPTED), told(&status, STALLED)), ("False No".to_owned(), "True No".to_owned()));
