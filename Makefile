@@ -57,7 +57,7 @@ lint: setup ## Formatting, clippy with warnings denied, licences and sources of 
 	@.ci/deny
 
 unit: setup ## Tests of the crates
-	$(CARGO) test --release --locked --workspace --exclude taffrail-e2e
+	$(CARGO) test --release --locked --no-fail-fast --workspace --exclude taffrail-e2e
 
 sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes broker/tests/sim/RUNS.md
 	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim many_schedules
@@ -67,7 +67,7 @@ e2e: build ## Tests of whole processes: kills, full disks, hostile clients, othe
 	@.ci/kubernetes >/dev/null
 	@.ci/images $(BIN)
 	$(CARGO) build --release --locked -p taffrail-client --example hello --example group
-	$(CARGO) test --release --locked -p taffrail-e2e
+	$(CARGO) test --release --locked --no-fail-fast -p taffrail-e2e
 
 bench: build ## Measures everything against the machine's limits; writes e2e/bench/ (parts: make bench ARGS="--only cold")
 	@.ci/setup bench
