@@ -25,6 +25,11 @@ pub fn millis_of(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
+/// The time so many milliseconds after 1970; what is before counts as that.
+pub fn time_of(millis: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis.max(0) as u64)
+}
+
 /// The machine's clock.
 #[derive(Debug)]
 pub struct SystemClock {

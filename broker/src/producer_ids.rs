@@ -16,7 +16,7 @@ use taffrail_proto::record::header::MAX_PRODUCER_EPOCH;
 use tokio::sync::Mutex;
 
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
-use crate::storage::{MetaStore, StorageError};
+use crate::storage::{MetaStore, StorageError, blocking};
 
 /// Ids in a block (kafka.md's size: a producer takes one at each of its starts).
 const BLOCK: i64 = 1_000_000;
@@ -184,7 +184,7 @@ impl ProducerIds {
         };
         let meta = self.meta.clone();
         let write = move || meta.write(vec![(KEY.to_vec(), Some(encode(block.end)))]);
-        tokio::task::spawn_blocking(write).await.map_err(|_| StorageError::Closed)??;
+        blocking(write).await?;
         Ok(block)
     }
 }

@@ -5,7 +5,6 @@
 //! says first that it comes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use taffrail_crds::ClusterSpec;
 use tokio::sync::watch;
@@ -92,9 +91,9 @@ impl Process {
             broker: settings.broker_id,
             pod: format!("{}-{}", identity.cluster, settings.broker_id),
             times: election::Times {
-                lease: time(settings.lease_duration),
-                renew_deadline: time(settings.renew_deadline),
-                retry: time(settings.retry_period),
+                lease: settings.lease_duration.as_std(),
+                renew_deadline: settings.renew_deadline.as_std(),
+                retry: settings.retry_period.as_std(),
             },
         });
         self.subjects.readiness.set(Phase::Starting("registering"));
@@ -168,7 +167,7 @@ impl Process {
             image: image.clone(),
             leadership: election.leadership(),
             deposed: election.deposed(),
-            session_timeout: time(settings.session_timeout),
+            session_timeout: settings.session_timeout.as_std(),
             storage: storage.clone(),
             topics: topics.clone(),
             brokers: brokers.clone(),
@@ -256,8 +255,4 @@ async fn announce(stop: &CancellationToken, member: &Member) {
     stop.cancelled().await;
     member.announce_stop();
     std::future::pending::<()>().await;
-}
-
-fn time(time: taffrail_crds::duration::Duration) -> Duration {
-    Duration::from_millis(time.as_millis())
 }

@@ -1,7 +1,6 @@
 //! Deletes this broker's replicas of a topic whose time in the trash is over.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -12,9 +11,10 @@ use uuid::Uuid;
 use super::heartbeat::Purger;
 use super::image::{Image, spec_of};
 use super::serving::Kept;
+use crate::clock::time_of;
 use crate::context::Context;
 use crate::metadata::{Kind, MetadataStore};
-use crate::storage::Storage;
+use crate::storage::{Storage, blocking};
 
 /// This broker's own data.
 pub struct OwnData {
@@ -52,15 +52,13 @@ impl Purger for OwnData {
                 logs.into_iter().try_for_each(|log| storage.delete(log))?;
                 kept.lock().forget(topic)
             };
-            let deleted = tokio::task::spawn_blocking(delete).await;
-            deleted.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+            blocking(delete).await.map_err(|error| error.to_string())
         })
     }
 }
 
 /// Whether the topic's data is to go: it has a tombstone, and its time has come.
 pub fn is_over(slice: &PartitionSliceSpec, wall_millis: i64) -> bool {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(wall_millis.max(0) as u64);
     let purge_at = slice.tombstone.as_ref().map(|tombstone| humantime::parse_rfc3339_weak(&tombstone.purge_at));
-    matches!(purge_at, Some(Ok(at)) if at <= now)
+    matches!(purge_at, Some(Ok(at)) if at <= time_of(wall_millis))
 }

@@ -12,6 +12,7 @@ use taffrail_crds::{ADOPT_ANNOTATION, Topic, TopicSpec, TopicStatus};
 use uuid::Uuid;
 
 use super::{NewTopic, TopicChange, TopicDescription, TopicError, Trash};
+use crate::clock::time_of;
 use crate::security::is_internal;
 
 /// Kafka reserves this id for its own metadata topic, beside the nil one (kafka.md 2).
@@ -147,8 +148,7 @@ pub(super) fn set_status(topic: &mut Topic, id: Uuid, partitions: i32, now_ms: i
     } else {
         Condition::new("Ready", ConditionStatus::False, "Creating", "the logs of its partitions are being made")
     };
-    let now = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now_ms.max(0) as u64);
-    set_condition(&mut status.conditions, ready, now);
+    set_condition(&mut status.conditions, ready, time_of(now_ms));
 }
 
 /// What clients are told of a topic.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::brokers::ALONE;
 use crate::context::Context;
 use crate::partition::{LeadError, Partition, raise_epoch};
-use crate::storage::{Log, LogId, PartitionId, Storage, StorageError};
+use crate::storage::{Log, LogId, PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
 /// Storage and the registry of what is served.
@@ -159,12 +159,6 @@ impl Serving {
         let storage = self.storage.clone();
         blocking(move || logs.into_iter().try_for_each(|log| storage.delete(log))).await
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StorageError::Closed))
 }
 
 async fn stop(partitions: &[Partition]) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::decide::Kept;
-use crate::storage::{MetaStore, StorageError};
+use crate::storage::{MetaStore, StorageError, blocking};
 
 const KEY: &[u8] = b"broker/registration";
 const VERSION: u32 = 1;
@@ -20,7 +20,7 @@ struct Envelope {
 pub(super) async fn read(meta: &Arc<dyn MetaStore>) -> Result<Option<Kept>, StorageError> {
     let meta = meta.clone();
     let read = move || meta.get(KEY)?.map(|bytes| decode(&bytes)).transpose();
-    tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Closed)?
+    blocking(read).await
 }
 
 /// Durable when it returns.
@@ -28,7 +28,7 @@ pub(super) async fn write(meta: &Arc<dyn MetaStore>, kept: &Kept) -> Result<(), 
     let bytes = serde_json::to_vec(&Envelope { v: VERSION, kept: kept.clone() }).expect("it has string keys only");
     let meta = meta.clone();
     let write = move || meta.write(vec![(KEY.to_vec(), Some(bytes))]);
-    tokio::task::spawn_blocking(write).await.map_err(|_| StorageError::Closed)?
+    blocking(write).await
 }
 
 fn decode(bytes: &[u8]) -> Result<Kept, StorageError> {

@@ -10,7 +10,7 @@ use self::plan::{JumpGuard, LogState};
 use crate::context::Context;
 use crate::controller::TopicAdmin;
 use crate::partition::Partition;
-use crate::storage::{Maintenance, Storage, StorageError};
+use crate::storage::{Maintenance, Storage, StorageError, blocking};
 use crate::topics::{Settings, Topics};
 
 pub mod plan;
@@ -76,7 +76,7 @@ impl Retention {
             let maintenance = storage.maintain(context.log_millis())?;
             context.save_log_time(&*storage.meta()).map(|()| maintenance)
         };
-        round.maintenance = tokio::task::spawn_blocking(maintain).await.map_err(|_| StorageError::Closed)??;
+        round.maintenance = blocking(maintain).await?;
         Ok(round)
     }
 

@@ -205,6 +205,13 @@ pub trait Storage: Send + Sync + 'static {
     fn close(&self) -> Result<(), StorageError>;
 }
 
+/// Does what blocks where blocking is allowed. One that panics has closed the storage, as far as its caller goes.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StorageError::Closed))
+}
+
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 

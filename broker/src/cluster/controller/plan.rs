@@ -5,7 +5,7 @@
 //! plan was made of, and slices carry the epoch of the controller (M14).
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use taffrail_crds::cluster_state::{InternalTopic, MAX_TOPICS};
 use taffrail_crds::id::Id;
@@ -17,6 +17,7 @@ use super::liveness::{Fencing, Liveness};
 use super::members::{Members, can_take};
 use super::place::Load;
 use super::slices::{Unplaced, Wanted, slices};
+use crate::cluster::purge::is_over;
 use crate::coordinator::groups;
 
 /// Slices by topic and first index.
@@ -48,8 +49,8 @@ pub struct Facts<'a> {
     pub acting: Duration,
     /// Now, by that clock.
     pub now: Duration,
-    /// Now, for people.
-    pub wall: SystemTime,
+    /// Now, for people, in milliseconds since 1970.
+    pub wall_millis: i64,
     /// Identity for a topic that is to be made.
     pub fresh_id: Uuid,
 }
@@ -174,13 +175,9 @@ fn remember(facts: &Facts<'_>) -> Option<ClusterStateSpec> {
 
 /// Topics whose every slice is marked and due. One that cannot be read is not: somebody has to look.
 fn overdue(facts: &Facts<'_>) -> Vec<Uuid> {
-    let is_due = |slice: &PartitionSliceSpec| {
-        let purge_at = slice.tombstone.as_ref().map(|tombstone| humantime::parse_rfc3339_weak(&tombstone.purge_at));
-        matches!(purge_at, Some(Ok(at)) if at <= facts.wall)
-    };
     let mut topics: BTreeMap<Uuid, bool> = BTreeMap::new();
     for (key, slice) in &facts.slices {
-        *topics.entry(key.0).or_insert(true) &= is_due(slice);
+        *topics.entry(key.0).or_insert(true) &= is_over(slice, facts.wall_millis);
     }
     // One that comes back in this very round is not due any more.
     for wanted in facts.topics.iter().filter(|wanted| wanted.tombstone.is_none()) {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
@@ -159,7 +159,6 @@ impl Task {
 
     fn plan(&self, image: &Image, state: &ClusterStateSpec, term: Term) -> Plan {
         let context = &self.parts.context;
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(context.wall_millis().max(0) as u64);
         plan(&Facts {
             cluster: &self.parts.identity.cluster,
             replicas: image.cluster.as_ref().map_or(1, |cluster| cluster.spec.spec.replicas),
@@ -170,7 +169,7 @@ impl Task {
             liveness: &self.parts.liveness.lock(),
             acting: term.since,
             now: context.clock().since_boot(),
-            wall,
+            wall_millis: context.wall_millis(),
             fresh_id: context.random_uuid(),
         })
     }

@@ -1,6 +1,6 @@
 //! What the accepted Topics ask of the controller.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use taffrail_crds::Topic;
 use taffrail_crds::slice::Tombstone;
@@ -39,12 +39,8 @@ pub fn tombstone_of(tombstone: &Tombstone) -> Option<Trash> {
 }
 
 fn tombstone(topic: &Topic) -> Tombstone {
-    let deleted_at = topic.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string());
-    let deleted_at =
-        deleted_at.and_then(|text| humantime::parse_rfc3339_weak(&text).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let window = Duration::from_millis(topic.spec.config.trash_retention().as_millis());
-    // A thousand years are for ever, and within what a date can say.
-    let purge_at = deleted_at + window.min(Duration::from_hours(24 * 365 * 1_000));
+    let deleted_at = topic.metadata.deletion_timestamp.as_ref().map_or(SystemTime::UNIX_EPOCH, |time| time.0.into());
+    let purge_at = deleted_at + topic.spec.config.trash_retention().as_std();
     let text = |time| humantime::format_rfc3339_seconds(time).to_string();
     Tombstone { deleted_at: text(deleted_at), purge_at: text(purge_at) }
 }

@@ -7,11 +7,11 @@ use futures::stream::{self, StreamExt};
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
-use super::{Change, Outcome, Serving, blocking};
+use super::{Change, Outcome, Serving};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
 use crate::partition::{LeadError, Partition};
-use crate::storage::{Log, PartitionId, StorageError};
+use crate::storage::{Log, PartitionId, StorageError, blocking};
 
 /// Slices that are read at a time.
 const READS: usize = 8;

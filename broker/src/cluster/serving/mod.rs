@@ -28,7 +28,7 @@ use crate::context::Context;
 use crate::metadata::MetadataStore;
 use crate::partition::Partition;
 use crate::peers::Peers;
-use crate::storage::{PartitionId, Storage, StorageError};
+use crate::storage::{PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
 /// Partitions that this broker has and cannot serve, and why.
@@ -160,7 +160,8 @@ impl Serving {
     async fn desired(&mut self, image: &Image) -> BTreeMap<Uuid, Desired> {
         let mut wanted = desired(image, self.me);
         let storage = self.storage.clone();
-        let logs = blocking_ok(move || storage.logs()).await;
+        // A storage that has closed has no logs.
+        let logs = blocking(move || Ok(storage.logs())).await.unwrap_or_default();
         let epochs: HashMap<_, _> =
             logs.iter().map(|log| (log.partition(), log.leader_epochs().latest().unwrap_or(-1))).collect();
         let mut faults = Faults::new();
@@ -300,14 +301,4 @@ fn assignment(place: &Place) -> Assignment {
 
 async fn stop(slots: Vec<Slot>) {
     futures::future::join_all(slots.iter().map(|slot| slot.partition.stop())).await;
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StorageError::Closed))
-}
-
-async fn blocking_ok<T: Send + Default + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }

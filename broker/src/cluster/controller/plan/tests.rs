@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use taffrail_crds::cluster_state::NextIds;
 use taffrail_crds::slice::Tombstone;
 
@@ -77,7 +79,7 @@ impl World {
             liveness: &self.liveness,
             acting: Duration::from_secs(50),
             now: Duration::from_secs(self.now),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(self.now),
+            wall_millis: self.now as i64 * 1_000,
             fresh_id: Uuid::from_u128(77),
         })
     }
