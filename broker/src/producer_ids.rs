@@ -206,11 +206,7 @@ async fn take_from(store: &dyn MetadataStore, name: &str, known: i64) -> Result<
 
 fn next_of(object: &Object) -> Result<i64, MetadataError> {
     let next = object.document["spec"]["nextIds"]["producer"].as_i64();
-    next.ok_or_else(|| MetadataError::Malformed {
-        kind: object.kind,
-        name: object.name.clone(),
-        what: "no nextIds.producer".to_owned(),
-    })
+    next.ok_or_else(|| object.malformed("no nextIds.producer"))
 }
 
 fn gone(name: &str) -> MetadataError {

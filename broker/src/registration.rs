@@ -18,7 +18,7 @@ use futures::StreamExt;
 use taffrail_crds::broker::Endpoint;
 use taffrail_crds::cluster::Listener;
 use taffrail_crds::id::Id;
-use taffrail_crds::{Broker, BrokerSpec, ClusterSpec};
+use taffrail_crds::{Broker, BrokerSpec, CLUSTER_LABEL, ClusterSpec, FEATURE_LEVEL};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -27,7 +27,6 @@ use uuid::Uuid;
 
 use crate::brokers::INTERNAL;
 use crate::context::Context;
-use crate::metadata::kubernetes::CLUSTER_LABEL;
 use crate::metadata::{Event, Kind, MetadataError, MetadataStore, Object};
 use crate::storage::{Identity, MetaStore, StorageError};
 use decide::{Decision, Kept, register, session};
@@ -36,8 +35,6 @@ pub mod decide;
 mod kept;
 mod zone;
 
-/// Level of features that this program has.
-const FEATURE_LEVEL: i32 = 1;
 /// Pause before the API is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 

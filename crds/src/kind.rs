@@ -4,8 +4,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::{Broker, Cluster, ClusterState, PartitionSlice, Topic};
+use crate::{Broker, Cluster, ClusterState, GROUP, PartitionSlice, Topic, VERSION};
 
 /// A kind of object. Users write the first two; the brokers keep the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,16 @@ impl Kind {
     /// The kind that a word of manifests says.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// An object of this kind, as it is sent to an API server. `labels` and `spec` are objects.
+    pub fn object(self, name: &str, labels: &Value, spec: &impl Serialize) -> Value {
+        json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": self.name(),
+            "metadata": { "name": name, "labels": labels },
+            "spec": spec,
+        })
     }
 
     /// Its definition: names, schema, rules.

@@ -47,6 +47,15 @@ pub const VERSION: &str = "v1alpha1";
 /// Annotation on a new Topic: the `topicId` of a deleted or lost topic whose data it takes over, with all its offsets.
 pub const ADOPT_ANNOTATION: &str = "taffrail.dev/adopt";
 
+/// Label of every object that belongs to a Cluster: its name.
+pub const CLUSTER_LABEL: &str = "taffrail.dev/cluster";
+
+/// Label of slices: the id of their topic.
+pub const TOPIC_ID_LABEL: &str = "taffrail.dev/topic-id";
+
+/// Level of features that this version has.
+pub const FEATURE_LEVEL: i32 = 1;
+
 /// All definitions, in the order in which they are written and applied.
 pub fn all() -> Vec<CustomResourceDefinition> {
     Kind::ALL.map(Kind::definition).into()

@@ -14,9 +14,11 @@
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::id::{Id, NOT_RESERVED};
 use crate::topic::{MAX_PARTITIONS, MAX_REPLICATION_FACTOR};
+use crate::{CLUSTER_LABEL, TOPIC_ID_LABEL};
 
 /// Most partitions of one slice.
 pub const PARTITIONS_PER_SLICE: i32 = 64;
@@ -101,6 +103,18 @@ pub struct PartitionSliceSpec {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
     #[x_kube(validation = Rule::new("size(self) >= size(oldSelf)").message("a partition cannot disappear"))]
     pub partitions: Vec<PartitionState>,
+}
+
+impl PartitionSliceSpec {
+    /// Name of its object.
+    pub fn object_name(&self) -> String {
+        format!("{}-{}", self.topic_id, self.first_index)
+    }
+
+    /// Labels of its object, by which it is found.
+    pub fn labels(&self) -> Value {
+        json!({ CLUSTER_LABEL: self.cluster_name, TOPIC_ID_LABEL: self.topic_id })
+    }
 }
 
 /// Since when a topic is deleted, and when its data goes.

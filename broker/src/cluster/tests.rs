@@ -218,7 +218,7 @@ async fn m9_a_slice_that_is_removed_by_hand_freezes_its_partitions_and_comes_bac
     while !registered().await {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let name = super::controller::task::slice_name(Uuid::parse_str(TOPIC).unwrap(), 0);
+    let name = format!("{TOPIC}-0");
     let slice = cluster.store.get(Kind::PartitionSlice, &name).await.unwrap().unwrap();
     cluster.store.delete(&slice).await.unwrap();
     zero.wait("frozen", |zero| zero.fault().is_some_and(|fault| fault.contains("PartitionSlice is gone"))).await;

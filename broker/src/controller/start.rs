@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::object::{self, DeletedTopic};
 use super::topics::wanted;
 use super::{Inner, Known, Stored, TopicError, Trashed};
-use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
+use crate::metadata::{Kind, MetadataStore, Object};
 use crate::storage::PartitionId;
 
 /// Reads everything from the metadata and finishes what was half done.
@@ -59,7 +59,7 @@ fn parse<T: DeserializeOwned>(object: &Object) -> Result<T, TopicError> {
 }
 
 fn malformed(object: &Object, what: String) -> TopicError {
-    TopicError::Metadata(MetadataError::Malformed { kind: object.kind, name: object.name.clone(), what })
+    TopicError::Metadata(object.malformed(what))
 }
 
 impl Inner {

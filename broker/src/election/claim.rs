@@ -6,17 +6,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use taffrail_crds::{GROUP, VERSION};
+use taffrail_crds::{CLUSTER_LABEL, FEATURE_LEVEL};
 use uuid::Uuid;
 
 use crate::context::Context;
-use crate::metadata::kubernetes::CLUSTER_LABEL;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
 use crate::registration;
 use crate::storage::{MetaStore, StorageError};
-
-/// Level of features that this program has.
-const FEATURE_LEVEL: i32 = 1;
 
 /// Why the epoch was not raised.
 #[derive(Debug, thiserror::Error)]
@@ -91,25 +87,21 @@ async fn make(
 }
 
 fn first(context: &Context, cluster: &str, broker: i32) -> Value {
-    json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": Kind::ClusterState.as_str(),
-        "metadata": {"name": cluster, "labels": {CLUSTER_LABEL: cluster}},
-        "spec": {
-            "clusterId": context.random_uuid().to_string(),
-            "controller": broker,
-            "controllerEpoch": 1,
-            "featureLevel": FEATURE_LEVEL,
-            "nextIds": {"producer": 0, "incarnation": 0, "operation": 0},
-            "internalTopics": [],
-            "topics": {},
-        },
-    })
+    let spec = json!({
+        "clusterId": context.random_uuid().to_string(),
+        "controller": broker,
+        "controllerEpoch": 1,
+        "featureLevel": FEATURE_LEVEL,
+        "nextIds": {"producer": 0, "incarnation": 0, "operation": 0},
+        "internalTopics": [],
+        "topics": {},
+    });
+    taffrail_crds::Kind::ClusterState.object(cluster, &json!({ CLUSTER_LABEL: cluster }), &spec)
 }
 
 /// With the next epoch; all else stays as it is, also what this program does not know.
 fn raised(mut object: Object, broker: i32) -> Result<Object, MetadataError> {
-    let next = epoch(&object)?.checked_add(1).ok_or_else(|| malformed(&object, "controllerEpoch has no next"))?;
+    let next = epoch(&object)?.checked_add(1).ok_or_else(|| object.malformed("controllerEpoch has no next"))?;
     object.document["spec"]["controllerEpoch"] = next.into();
     object.document["spec"]["controller"] = broker.into();
     Ok(object)
@@ -117,11 +109,7 @@ fn raised(mut object: Object, broker: i32) -> Result<Object, MetadataError> {
 
 fn epoch(object: &Object) -> Result<i32, MetadataError> {
     let epoch = object.document["spec"]["controllerEpoch"].as_i64().and_then(|epoch| i32::try_from(epoch).ok());
-    epoch.ok_or_else(|| malformed(object, "no controllerEpoch"))
-}
-
-fn malformed(object: &Object, what: &str) -> MetadataError {
-    MetadataError::Malformed { kind: object.kind, name: object.name.clone(), what: what.to_owned() }
+    epoch.ok_or_else(|| object.malformed("no controllerEpoch"))
 }
 
 #[cfg(test)]

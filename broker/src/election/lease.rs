@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
+use taffrail_crds::CLUSTER_LABEL;
 
 use super::core::{Seen, WriteError};
-use crate::metadata::kubernetes::CLUSTER_LABEL;
 use crate::metadata::kubernetes::errors::Failure;
 use crate::metadata::{Kind, MetadataError};
 

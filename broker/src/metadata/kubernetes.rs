@@ -17,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
 use serde_json::Value;
-use taffrail_crds::{GROUP, VERSION};
+use taffrail_crds::{CLUSTER_LABEL, GROUP, VERSION};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Event, Kind, MetadataError, MetadataStore, Object};
@@ -29,9 +29,6 @@ pub mod client;
 mod document;
 pub(crate) mod errors;
 mod watch;
-
-/// Label of every object that belongs to a Cluster, with the Cluster's name.
-pub const CLUSTER_LABEL: &str = "taffrail.dev/cluster";
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);

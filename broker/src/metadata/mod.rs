@@ -88,6 +88,13 @@ pub struct Object {
     pub document: Value,
 }
 
+impl Object {
+    /// Why it cannot be understood.
+    pub fn malformed(&self, what: impl Into<String>) -> MetadataError {
+        MetadataError::Malformed { kind: self.kind, name: self.name.clone(), what: what.into() }
+    }
+}
+
 /// A change that a watch tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+pub use taffrail_crds::CLUSTER_LABEL as CLUSTER;
 
 use super::validate::Validated;
 use crate::apply::FIELD_MANAGER;
 
-/// Label: the Cluster's name.
-pub const CLUSTER: &str = "taffrail.dev/cluster";
 /// Label of objects in other namespaces: the Cluster's namespace.
 pub const CLUSTER_NAMESPACE: &str = "taffrail.dev/cluster-namespace";
 /// Label: who made it.

@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use serde_json::json;
-use taffrail_crds::{PartitionSlice, Topic};
+use taffrail_crds::{PartitionSlice, TOPIC_ID_LABEL, Topic};
 
 use super::cluster_key;
 use crate::apply::FIELD_MANAGER;
@@ -22,9 +22,6 @@ use crate::step::Step;
 
 /// The finalizer of Topics whose data goes with them.
 pub const FINALIZER: &str = "taffrail.dev/data";
-
-/// Label of slices: the topic's id.
-pub const TOPIC_ID: &str = "taffrail.dev/topic-id";
 
 /// How long a Topic in a namespace that is being deleted waits for the brokers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,7 +151,7 @@ async fn is_leaving(namespace: &str, context: &Context) -> Result<bool, Cause> {
 async fn slices(topic: &Topic, namespace: &str, context: &Context) -> Result<(usize, usize), Cause> {
     let Some(id) = topic.status.as_ref().and_then(|status| status.topic_id.as_ref()) else { return Ok((0, 0)) };
     let api: Api<DeserializeGuard<PartitionSlice>> = Api::namespaced(context.client.clone(), namespace);
-    let list = api.list(&ListParams::default().labels(&format!("{TOPIC_ID}={id}"))).await?;
+    let list = api.list(&ListParams::default().labels(&format!("{TOPIC_ID_LABEL}={id}"))).await?;
     let marked =
         |slice: &&DeserializeGuard<PartitionSlice>| slice.0.as_ref().is_ok_and(|slice| slice.spec.tombstone.is_some());
     Ok((list.items.len(), list.items.iter().filter(marked).count()))

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -24,12 +23,9 @@ use super::topics;
 use crate::cluster::heartbeat::Purger;
 use crate::cluster::image::{Identity, Image, Stored};
 use crate::context::Context;
+use crate::controller::object::document;
 use crate::election::Leadership;
-use crate::metadata::kubernetes::CLUSTER_LABEL;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
-
-/// Label of slices: the id of their topic.
-pub const TOPIC_LABEL: &str = "taffrail.dev/topic-id";
 
 /// How often silence is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -306,26 +302,11 @@ async fn create(
     slice: &PartitionSliceSpec,
     written: &mut Written,
 ) -> Result<(), MetadataError> {
-    let name = slice_name(slice.topic_id.0, slice.first_index);
-    let labels = json!({ CLUSTER_LABEL: slice.cluster_name, TOPIC_LABEL: slice.topic_id.to_string() });
-    let document = json!({
-        "apiVersion": format!("{}/{}", taffrail_crds::GROUP, taffrail_crds::VERSION),
-        "kind": Kind::PartitionSlice.as_str(),
-        "metadata": { "name": name, "labels": labels },
-        "spec": document(slice),
-    });
-    store.create(Kind::PartitionSlice, &name, document).await?;
+    let name = slice.object_name();
+    let object = taffrail_crds::Kind::PartitionSlice.object(&name, &slice.labels(), slice);
+    store.create(Kind::PartitionSlice, &name, object).await?;
     written.push((Kind::PartitionSlice, name, None));
     Ok(())
-}
-
-/// Name of a slice's object.
-pub fn slice_name(topic: Uuid, first_index: i32) -> String {
-    format!("{topic}-{first_index}")
-}
-
-fn document<T: serde::Serialize>(spec: &T) -> Value {
-    serde_json::to_value(spec).expect("objects have string keys and finite numbers")
 }
 
 /// The version of an object in the image.

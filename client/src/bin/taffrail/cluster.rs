@@ -7,12 +7,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use taffrail_client::{Client, ClientConfig, SeenObject};
-use taffrail_crds::{ClusterStateSpec, GROUP, PartitionSliceSpec, VERSION, last_seen};
+use taffrail_crds::{CLUSTER_LABEL, ClusterStateSpec, Kind, PartitionSliceSpec, last_seen};
 use uuid::Uuid;
-
-/// Labels of internal objects, by which brokers and operator find them.
-const CLUSTER_LABEL: &str = "taffrail.dev/cluster";
-const TOPIC_LABEL: &str = "taffrail.dev/topic-id";
 
 /// How long each broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -149,26 +145,14 @@ fn objects(memories: Vec<Memory>) -> Result<Vec<Value>> {
     }
     let state =
         state.ok_or_else(|| anyhow!("no broker has seen the ClusterState yet: there is nothing to bring back"))?;
-    let state = object("ClusterState", &cluster, &json!({ CLUSTER_LABEL: cluster }), &last_seen::with_room(state))?;
-    let slices = slices.iter().map(|((topic, first), slice)| {
-        let labels = json!({ CLUSTER_LABEL: cluster, TOPIC_LABEL: topic.to_string() });
-        object("PartitionSlice", &format!("{topic}-{first}"), &labels, slice)
-    });
-    std::iter::once(Ok(state)).chain(slices).collect()
-}
-
-fn object(kind: &str, name: &str, labels: &Value, spec: &impl serde::Serialize) -> Result<Value> {
-    Ok(json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": kind,
-        "metadata": { "name": name, "labels": labels },
-        "spec": serde_json::to_value(spec)?,
-    }))
+    let state = Kind::ClusterState.object(&cluster, &json!({ CLUSTER_LABEL: cluster }), &last_seen::with_room(state));
+    let slice = |slice: &PartitionSliceSpec| Kind::PartitionSlice.object(&slice.object_name(), &slice.labels(), slice);
+    Ok(std::iter::once(state).chain(slices.values().map(slice)).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use taffrail_crds::Kind;
+    use taffrail_crds::TOPIC_ID_LABEL;
     use taffrail_crds::admission::admit_kind;
 
     use super::*;
@@ -211,7 +195,7 @@ mod tests {
         let names = [format!("{TOPIC}-0"), format!("{TOPIC}-64")];
         assert_eq!(shown, [("main", 4), (names[0].as_str(), 4), (names[1].as_str(), 6)]);
         assert_eq!(found[0]["spec"]["nextIds"]["producer"], (1 << 20) + 5);
-        assert_eq!(found[1]["metadata"]["labels"], json!({ CLUSTER_LABEL: "main", TOPIC_LABEL: TOPIC }));
+        assert_eq!(found[1]["metadata"]["labels"], json!({ CLUSTER_LABEL: "main", TOPIC_ID_LABEL: TOPIC }));
         for object in &found {
             let read: Value = serde_yaml::from_str(&serde_yaml::to_string(object).unwrap()).unwrap();
             let kind = Kind::from_name(read["kind"].as_str().unwrap()).unwrap();
