@@ -40,12 +40,12 @@ pub trait Purger: Send + Sync + 'static {
     fn purge(&self, broker: i32, topic: Uuid, controller_epoch: i32) -> BoxFuture<'_, Result<(), String>>;
 }
 
-/// Connections for control to the other brokers, by address. Cheap to clone.
+/// Connections for control to the other brokers, each with its address. Cheap to clone.
 #[derive(Clone)]
 pub struct Links {
     brokers: Arc<Brokers>,
     timeout: Duration,
-    open: Arc<Mutex<HashMap<String, Channel>>>,
+    open: Arc<Mutex<HashMap<i32, (String, Channel)>>>,
 }
 
 impl Links {
@@ -58,14 +58,15 @@ impl Links {
         let image = self.brokers.image();
         let address = image.endpoint(broker, INTERNAL).ok_or_else(|| format!("broker {broker} is not registered"))?;
         let mut open = self.open.lock();
-        // Those of brokers that have moved or gone go too.
-        open.retain(|known, _| image.brokers.values().any(|broker| broker.endpoints.values().any(|at| at == known)));
-        if let Some(channel) = open.get(address) {
+        open.retain(|known, _| image.brokers.contains_key(known));
+        if let Some((at, channel)) = open.get(&broker)
+            && at == address
+        {
             return Ok(ControllerClient::new(channel.clone()));
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
         let channel = endpoint.connect_timeout(self.timeout).timeout(self.timeout).tcp_nodelay(true).connect_lazy();
-        open.insert(address.to_owned(), channel.clone());
+        open.insert(broker, (address.to_owned(), channel.clone()));
         Ok(ControllerClient::new(channel))
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use taffrail_crds::condition::ConditionStatus;
 use taffrail_crds::topic::DeletionPolicy;
@@ -14,13 +15,20 @@ use uuid::Uuid;
 
 use crate::metadata::{Event, Kind, Object};
 
-/// A stored object and what it says.
-#[derive(Clone, Debug, PartialEq)]
+/// A stored object and what it says. Two are equal if they are of one version: each change gives an object another.
+#[derive(Clone, Debug)]
 pub struct Stored<T> {
     /// As it is stored, with its version.
     pub object: Object,
     /// What it says.
     pub spec: T,
+}
+
+impl<T> PartialEq for Stored<T> {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (&self.object, &other.object);
+        one.uid == other.uid && one.resource_version == other.resource_version
+    }
 }
 
 /// Objects by key, cheap to clone.
@@ -52,7 +60,7 @@ pub struct Identity {
     pub namespace: String,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Document<T> {
     spec: T,
 }
@@ -75,20 +83,20 @@ impl Image {
     fn take(&mut self, identity: &Identity, object: Object, is_there: bool) -> Result<(), serde_json::Error> {
         match object.kind {
             Kind::Cluster if object.name == identity.cluster => {
-                self.cluster = put(object, is_there)?;
+                self.cluster = is_there.then(|| stored(object)).transpose()?;
             }
             Kind::ClusterState if object.name == identity.cluster => {
-                self.state = put_spec(object, is_there)?;
+                self.state = is_there.then(|| stored_spec(object)).transpose()?;
             }
             Kind::Broker => {
-                let stored = put_spec::<BrokerSpec>(object, true)?;
-                if let Some(stored) = stored.filter(|stored| stored.spec.cluster_name == identity.cluster) {
+                let stored = stored_spec::<BrokerSpec>(object)?;
+                if stored.spec.cluster_name == identity.cluster {
                     keep(&mut self.brokers, stored.spec.id, stored, is_there);
                 }
             }
             Kind::PartitionSlice => {
-                let stored = put_spec::<PartitionSliceSpec>(object, true)?;
-                if let Some(stored) = stored.filter(|stored| stored.spec.cluster_name == identity.cluster) {
+                let stored = stored_spec::<PartitionSliceSpec>(object)?;
+                if stored.spec.cluster_name == identity.cluster {
                     let key = (stored.spec.topic_id.0, stored.spec.first_index);
                     keep(&mut self.slices, key, stored, is_there);
                 }
@@ -100,7 +108,7 @@ impl Image {
     }
 
     fn take_topic(&mut self, identity: &Identity, object: Object, is_there: bool) -> Result<(), serde_json::Error> {
-        let Some(stored) = put::<Topic>(object, true)? else { return Ok(()) };
+        let stored = stored::<Topic>(object)?;
         let meta = &stored.spec.metadata;
         let namespace = meta.namespace.clone().unwrap_or_else(|| identity.namespace.clone());
         let key = (namespace.clone(), meta.name.clone().unwrap_or_default());
@@ -145,20 +153,19 @@ pub fn deletes_data(topic: &Topic) -> bool {
 
 /// What an object's `spec` says; `None`: it cannot be read.
 pub fn spec_of<T: DeserializeOwned>(object: &Object) -> Option<T> {
-    serde_json::from_value::<Document<T>>(object.document.clone()).ok().map(|document| document.spec)
+    Document::deserialize(&object.document).ok().map(|document| document.spec)
 }
 
-fn put<T: DeserializeOwned>(object: Object, is_there: bool) -> Result<Option<Arc<Stored<T>>>, serde_json::Error> {
-    if !is_there {
-        return Ok(None);
-    }
-    let spec = serde_json::from_value(object.document.clone())?;
-    Ok(Some(Arc::new(Stored { object, spec })))
+/// What the whole object says.
+fn stored<T: DeserializeOwned>(object: Object) -> Result<Arc<Stored<T>>, serde_json::Error> {
+    let spec = T::deserialize(&object.document)?;
+    Ok(Arc::new(Stored { object, spec }))
 }
 
-fn put_spec<T: DeserializeOwned>(object: Object, is_there: bool) -> Result<Option<Arc<Stored<T>>>, serde_json::Error> {
-    let stored = put::<Document<T>>(object, is_there)?;
-    Ok(stored.and_then(Arc::into_inner).map(|Stored { object, spec }| Arc::new(Stored { object, spec: spec.spec })))
+/// What its `spec` says.
+fn stored_spec<T: DeserializeOwned>(object: Object) -> Result<Arc<Stored<T>>, serde_json::Error> {
+    let spec = Document::deserialize(&object.document)?.spec;
+    Ok(Arc::new(Stored { object, spec }))
 }
 
 fn keep<K: Ord, T>(objects: &mut Objects<K, T>, key: K, stored: Arc<Stored<T>>, is_there: bool) {

@@ -3,6 +3,7 @@
 //! The object is the one record of a topic: the operator accepts it, the controller places it, the brokers serve it. A call
 //! waits until this broker sees that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -306,7 +307,7 @@ fn internal(image: &Image) -> impl Iterator<Item = TopicDescription> {
 
 /// Topics whose object is gone, or going with its data, and whose slices are there.
 fn deleted(image: &Image) -> Vec<TopicDescription> {
-    let there: Vec<_> = image.accepted().filter(|(_, topic)| !is_deleting(topic)).map(|(id, _)| id).collect();
+    let there: BTreeSet<_> = image.accepted().filter(|(_, topic)| !is_deleting(topic)).map(|(id, _)| id).collect();
     let names = image.state.iter().flat_map(|state| &state.spec.topics);
     let gone = names.filter(|(id, name)| !there.contains(&id.0) && !is_internal(name));
     let described = |(id, name): (&taffrail_crds::id::Id, &String)| {

@@ -130,16 +130,16 @@ fn place_all(
     let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
     partitions.for_each(|partition| load.add(&partition.replicas));
     let mut unplaced = Vec::new();
-    for wanted in facts.topics.iter().cloned().chain(internal(facts.state)) {
+    let internal: Vec<_> = internal(facts.state).collect();
+    for wanted in facts.topics.iter().chain(&internal) {
         let registered = facts.state.topics.contains_key(&Id(wanted.id));
         let of_topic = (wanted.id, 0)..=(wanted.id, i32::MAX);
         let mut present: BTreeMap<_, _> =
             facts.slices.range(of_topic.clone()).map(|(key, slice)| (key.1, *slice)).collect();
-        let settled: Vec<_> = changed.range(of_topic).map(|(key, slice)| (key.1, slice.clone())).collect();
-        present.extend(settled.iter().map(|(first_index, slice)| (*first_index, slice)));
-        match slices(facts.cluster, &wanted, &present, registered, members, &mut load) {
+        present.extend(changed.range(of_topic).map(|(key, slice)| (key.1, slice)));
+        match slices(facts.cluster, wanted, &present, registered, members, &mut load) {
             Ok(slices) => changed.extend(slices.into_iter().map(|slice| ((wanted.id, slice.first_index), slice))),
-            Err(reason) => unplaced.push((wanted.name, reason)),
+            Err(reason) => unplaced.push((wanted.name.clone(), reason)),
         }
     }
     unplaced
@@ -159,18 +159,22 @@ fn internal(state: &ClusterStateSpec) -> impl Iterator<Item = Wanted> {
 
 /// Internal topics that are missing, and the names of topics whose slices are there.
 fn remember(facts: &Facts<'_>) -> Option<ClusterStateSpec> {
-    let mut next = facts.state.clone();
-    if !next.internal_topics.iter().any(|topic| topic.name == groups::TOPIC) {
+    let mut next: Option<ClusterStateSpec> = None;
+    if !facts.state.internal_topics.iter().any(|topic| topic.name == groups::TOPIC) {
         let (name, topic_id) = (groups::TOPIC.to_owned(), Id(facts.fresh_id));
-        next.internal_topics.push(InternalTopic { name, topic_id, partitions: groups::PARTITIONS });
+        let made = InternalTopic { name, topic_id, partitions: groups::PARTITIONS };
+        next.get_or_insert_with(|| facts.state.clone()).internal_topics.push(made);
     }
-    for wanted in facts.topics.iter().cloned().chain(internal(facts.state)) {
-        let made = facts.slices.contains_key(&(wanted.id, 0));
-        if made && wanted.tombstone.is_none() && next.topics.len() < MAX_TOPICS {
-            next.topics.entry(Id(wanted.id)).or_insert(wanted.name);
+    let internal: Vec<_> = internal(facts.state).collect();
+    for wanted in facts.topics.iter().chain(&internal) {
+        let known = &next.as_ref().unwrap_or(facts.state).topics;
+        let is_new = !known.contains_key(&Id(wanted.id)) && known.len() < MAX_TOPICS;
+        if is_new && wanted.tombstone.is_none() && facts.slices.contains_key(&(wanted.id, 0)) {
+            let topics = &mut next.get_or_insert_with(|| facts.state.clone()).topics;
+            topics.insert(Id(wanted.id), wanted.name.clone());
         }
     }
-    (next != *facts.state).then_some(next)
+    next
 }
 
 /// Topics whose every slice is marked and due. One that cannot be read is not: somebody has to look.

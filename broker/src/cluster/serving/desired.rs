@@ -78,7 +78,7 @@ fn places(image: &Image, topic: Uuid, me: Session) -> Vec<Place> {
     places
 }
 
-fn role(state: &PartitionState, me: Session) -> Role {
+pub(super) fn role(state: &PartitionState, me: Session) -> Role {
     match state.leader {
         Some(leader) if leader != me.broker => Role::Forward { leader },
         Some(_) => {

@@ -1,12 +1,13 @@
 //! Taking leadership.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
+use taffrail_crds::slice::PARTITIONS_PER_SLICE;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
-use uuid::Uuid;
 
+use super::desired::{Role, role};
 use super::{Change, Outcome, Serving};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
@@ -79,35 +80,21 @@ impl Serving {
             tracing::warn!("another session of this broker has registered: it leads nothing");
             return Ok(BTreeSet::new());
         }
-        let of_topic: BTreeMap<Uuid, BTreeSet<i32>> = wanted.iter().fold(BTreeMap::new(), |mut topics, id| {
-            topics.entry(id.topic).or_default().insert(id.index);
-            topics
-        });
-        let slices = image.slices.iter().filter(|(key, slice)| {
-            let indexes = of_topic.get(&key.0);
-            let end = key.1 + slice.spec.partitions.len() as i32;
-            indexes.is_some_and(|indexes| indexes.range(key.1..end).next().is_some())
-        });
-        let names: Vec<_> = slices.map(|(_, slice)| slice.object.name.clone()).collect();
+        let slice = |id: &PartitionId| (id.topic, id.index - id.index % PARTITIONS_PER_SLICE);
+        let slices: BTreeSet<_> = wanted.iter().map(slice).collect();
+        let slices = slices.iter().filter_map(|key| image.slices.get(key));
+        let names: Vec<_> = slices.map(|slice| slice.object.name.clone()).collect();
         let reads: Vec<_> = names.iter().map(|name| self.store.get(Kind::PartitionSlice, name)).collect();
         let mut reads = stream::iter(reads).buffered(READS);
         let mut confirmed = BTreeSet::new();
         while let Some(read) = reads.next().await {
             let slice: Option<PartitionSliceSpec> = read?.and_then(|object| spec_of(&object));
             let Some(slice) = slice.filter(|slice| slice.tombstone.is_none()) else { continue };
-            let mine = slice.partitions.iter().filter(|state| self.is_mine(state));
+            let mine = slice.partitions.iter().filter(|state| role(state, self.me) == Role::Lead);
             let id = |state: &PartitionState| PartitionId { topic: slice.topic_id.0, index: state.index };
             confirmed.extend(mine.map(|state| (id(state), state.partition_epoch)));
         }
         Ok(confirmed)
-    }
-
-    fn is_mine(&self, state: &PartitionState) -> bool {
-        let me = self.me;
-        let elected = |replica: &taffrail_crds::slice::Replica| {
-            replica.broker == me.broker && replica.incarnation == me.incarnation
-        };
-        state.leader == Some(me.broker) && state.isr.iter().any(elected)
     }
 
     fn state(&self, id: PartitionId) -> Option<&PartitionState> {

@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use taffrail_crds::PartitionSliceSpec;
 use taffrail_crds::slice::Replica;
 use uuid::Uuid;
 
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
 use super::Session;
-use super::image::Image;
+use super::image::{Image, Objects, Stored};
 use super::purge::is_over;
 use crate::context::Context;
 use crate::metadata::MetadataStore;
@@ -43,6 +44,8 @@ pub struct Serving {
     peers: Arc<Peers>,
     me: Session,
     kept: Arc<Mutex<Kept>>,
+    /// Slices as they were kept last.
+    remembered: Objects<(Uuid, i32), PartitionSliceSpec>,
     faults: Faults,
     served: BTreeMap<Uuid, Served>,
 }
@@ -88,8 +91,8 @@ impl Serving {
     pub fn new(parts: Parts) -> Result<Self, StorageError> {
         let Parts { context, storage, store, topics, peers, me } = parts;
         let kept = Arc::new(Mutex::new(Kept::open(storage.meta())?));
-        let faults = Faults::new();
-        Ok(Self { context, storage, store, topics, peers, me, kept, faults, served: BTreeMap::new() })
+        let (remembered, faults, served) = (Objects::new(), Faults::new(), BTreeMap::new());
+        Ok(Self { context, storage, store, topics, peers, me, kept, remembered, faults, served })
     }
 
     /// What it cannot serve.
@@ -139,20 +142,27 @@ impl Serving {
         }
     }
 
-    /// A failure to keep what was seen takes nothing from what is served now.
-    async fn remember(&self, image: &Image) {
-        let kept = self.kept.clone();
-        let (state, slices): (_, Vec<_>) = (image.state.clone(), image.slices.values().cloned().collect());
-        let now = self.context.wall_millis();
+    /// Keeps what has changed since it was kept last. A failure takes nothing from what is served now, and is made good with
+    /// the next image.
+    async fn remember(&mut self, image: &Image) {
+        let known = |(key, slice): (&(Uuid, i32), &Arc<Stored<PartitionSliceSpec>>)| {
+            self.remembered.get(key).is_some_and(|known| Arc::ptr_eq(known, slice))
+        };
+        let changed = image.slices.iter().filter(|slice| !known(*slice)).map(|(_, slice)| slice.clone());
+        let (changed, there): (Vec<_>, _) = (changed.collect(), image.slices.clone());
+        let (kept, state, now) = (self.kept.clone(), image.state.clone(), self.context.wall_millis());
         let see = move || {
             let mut kept = kept.lock();
-            kept.see(state.as_ref().map(|state| &state.spec), slices.iter().map(|slice| &slice.spec))?;
+            kept.see(state.as_ref().map(|state| &state.spec), changed.iter().map(|slice| &slice.spec))?;
             let Some(state) = state else { return Ok(()) };
-            let there: BTreeSet<Uuid> = slices.iter().map(|slice| slice.spec.topic_id.0).collect();
-            kept.forget_purged(&state.spec, |topic| there.contains(&topic), |slice| is_over(slice, now))
+            let is_there = |topic| there.range((topic, 0)..=(topic, i32::MAX)).next().is_some();
+            kept.forget_purged(&state.spec, is_there, |slice| is_over(slice, now))
         };
-        if let Err(error) = blocking(see).await {
-            tracing::error!(%error, "the cluster's metadata could not be kept on this broker's disk");
+        match blocking(see).await {
+            Ok(()) => self.remembered = image.slices.clone(),
+            Err(error) => {
+                tracing::error!(%error, "the cluster's metadata could not be kept on this broker's disk");
+            }
         }
     }
 
@@ -209,8 +219,11 @@ impl Serving {
         let mut old = self.served.remove(&id);
         let cell = old.as_ref().map_or_else(|| Arc::new(ArcSwap::from_pointee(settings)), |old| old.settings.clone());
         let renamed = old.as_ref().and_then(|old| (old.name != desired.name).then(|| old.name.clone()));
-        let mut changed = old.is_none() || renamed.is_some() || **cell.load() != settings;
-        cell.store(Arc::new(settings));
+        let mut changed = old.is_none() || renamed.is_some();
+        if **cell.load() != settings {
+            cell.store(Arc::new(settings));
+            changed = true;
+        }
         let mut before = old.take().map(|old| old.slots).unwrap_or_default().into_iter();
         let (mut slots, mut to_lead) = (Vec::with_capacity(desired.partitions.len()), Vec::new());
         for (index, place) in desired.partitions.into_iter().enumerate() {
