@@ -3,6 +3,7 @@
 //! Nothing here decides: a round reads the newest image, plans, writes, and waits until the watch shows what was written, so
 //! that the next plan is made of it. A write that is refused or lost ends the round, and the next begins with what is there.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use taffrail_crds::id::Id;
 use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -90,8 +92,16 @@ struct Round<'a> {
     term: Term,
 }
 
-/// What a round wrote: the kind, the name and the version before, `None` for a new object.
-type Written = Vec<(Kind, String, Option<String>)>;
+/// An object that the controller writes.
+#[derive(Clone, Copy)]
+enum Key {
+    State,
+    Broker(i32),
+    Slice((Uuid, i32)),
+}
+
+/// What a round wrote, and the version before, `None` for a new object.
+type Written = Vec<(Key, Option<String>)>;
 
 impl Task {
     async fn serve(&mut self) {
@@ -189,19 +199,16 @@ impl Task {
                 next.next_ids.operation = first.saturating_add(OPERATIONS.max(needed));
                 self.operations = first..next.next_ids.operation;
             }
-            replace(store, &state.object, &next, written).await.inspect_err(|_| self.operations = 0..0)?;
+            replace(store, (Key::State, &state.object), &next, written).await.inspect_err(|_| self.operations = 0..0)?;
         }
         for broker in plan.brokers {
             let Some(stored) = image.brokers.get(&broker.id) else { continue };
-            replace(store, &stored.object, &broker, written).await?;
+            replace(store, (Key::Broker(broker.id), &stored.object), &broker, written).await?;
             let (broker, fenced) = (broker.id, broker.fenced);
             tracing::warn!(broker, fenced, "a broker {}", if fenced { "is silent: fenced" } else { "is alive" });
         }
         self.write_slices(round, plan.slices, written).await?;
-        for topic in plan.purge {
-            self.purge(round, topic).await?;
-        }
-        Ok(())
+        self.purge(round, plan.purge, written).await
     }
 
     async fn write_slices(
@@ -228,31 +235,45 @@ impl Task {
         outcome
     }
 
-    /// The data, then the name, then the slices: whatever is left half done is done again by the next round.
-    async fn purge(&self, round: &Round<'_>, topic: Uuid) -> Result<(), MetadataError> {
-        let Round { store, image, state, term } = *round;
-        let slices: Vec<_> = image.slices_of(topic).collect();
-        let partitions = slices.iter().flat_map(|slice| &slice.spec.partitions);
-        let mut brokers: Vec<_> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
-        brokers.sort_unstable();
-        brokers.dedup();
-        for broker in brokers {
-            if let Err(error) = self.parts.purger.purge(broker, topic, term.epoch).await {
-                tracing::warn!(%topic, broker, %error, "a deleted topic's data is not gone yet");
-                return Ok(());
+    /// The data, then the names, then the slices: whatever is left half done is done again by the next round.
+    async fn purge(&self, round: &Round<'_>, topics: Vec<Uuid>, written: &mut Written) -> Result<(), MetadataError> {
+        let Round { store, image, state, .. } = *round;
+        let calls: Vec<_> = topics.into_iter().map(|topic| self.purge_data(round, topic)).collect();
+        let gone: Vec<Uuid> = stream::iter(calls).buffer_unordered(WRITES).filter_map(std::future::ready).collect().await;
+        let (named, nameless): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|topic| state.spec.topics.contains_key(&Id(*topic)));
+        for topic in nameless {
+            for slice in image.slices_of(topic) {
+                store.delete(&slice.object).await?;
             }
+            tracing::info!(%topic, "a deleted topic's data is gone");
         }
-        let id = taffrail_crds::id::Id(topic);
-        if state.spec.topics.contains_key(&id) {
-            let mut next = state.spec.clone();
-            next.topics.remove(&id);
-            return replace(store, &state.object, &next, &mut Written::new()).await;
+        if named.is_empty() {
+            return Ok(());
         }
-        for slice in slices {
-            store.delete(&slice.object).await?;
+        let mut next = state.spec.clone();
+        next.topics.retain(|id, _| !named.contains(&id.0));
+        replace(store, (Key::State, &state.object), &next, written).await
+    }
+
+    /// Answers the topic once its data is gone on all its brokers. One that is fenced would not answer.
+    fn purge_data<'a>(&'a self, round: &Round<'a>, topic: Uuid) -> BoxFuture<'a, Option<Uuid>> {
+        let Round { image, term, .. } = *round;
+        let partitions = image.slices_of(topic).flat_map(|slice| &slice.spec.partitions);
+        let brokers: BTreeSet<_> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
+        let answers = |broker: &i32| image.brokers.get(broker).is_some_and(|broker| !broker.spec.fenced);
+        if !brokers.iter().all(answers) {
+            return Box::pin(std::future::ready(None));
         }
-        tracing::info!(%topic, "a deleted topic's data is gone");
-        Ok(())
+        Box::pin(async move {
+            for broker in brokers {
+                if let Err(error) = self.parts.purger.purge(broker, topic, term.epoch).await {
+                    tracing::warn!(%topic, broker, %error, "a deleted topic's data is not gone yet");
+                    return None;
+                }
+            }
+            Some(topic)
+        })
     }
 
     /// Waits until the image shows what was written, or something newer.
@@ -261,7 +282,7 @@ impl Task {
             return;
         }
         let caught_up = self.parts.image.wait_for(|image| {
-            written.iter().all(|(kind, name, before)| version(image, *kind, name) != before.as_deref())
+            written.iter().all(|(key, before)| version(image, *key) != before.as_deref())
         });
         if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
             tracing::debug!("the watch is behind what was written");
@@ -271,14 +292,14 @@ impl Task {
 
 async fn replace<T: serde::Serialize>(
     store: &dyn MetadataStore,
-    object: &Object,
+    (key, object): (Key, &Object),
     spec: &T,
     written: &mut Written,
 ) -> Result<(), MetadataError> {
     let mut next = object.clone();
     next.document["spec"] = document(spec);
     store.replace(&next).await?;
-    written.push((object.kind, object.name.clone(), Some(object.resource_version.clone())));
+    written.push((key, Some(object.resource_version.clone())));
     Ok(())
 }
 
@@ -289,8 +310,9 @@ fn write_slice<'a>(
 ) -> BoxFuture<'a, (Written, Result<(), MetadataError>)> {
     Box::pin(async move {
         let mut written = Written::new();
-        let result = match image.slices.get(&(slice.topic_id.0, slice.first_index)) {
-            Some(stored) => replace(store, &stored.object, slice, &mut written).await,
+        let key = (slice.topic_id.0, slice.first_index);
+        let result = match image.slices.get(&key) {
+            Some(stored) => replace(store, (Key::Slice(key), &stored.object), slice, &mut written).await,
             None => create(store, slice, &mut written).await,
         };
         (written, result)
@@ -305,17 +327,16 @@ async fn create(
     let name = slice.object_name();
     let object = taffrail_crds::Kind::PartitionSlice.object(&name, &slice.labels(), slice);
     store.create(Kind::PartitionSlice, &name, object).await?;
-    written.push((Kind::PartitionSlice, name, None));
+    written.push((Key::Slice((slice.topic_id.0, slice.first_index)), None));
     Ok(())
 }
 
 /// The version of an object in the image.
-fn version<'a>(image: &'a Image, kind: Kind, name: &str) -> Option<&'a str> {
-    let of = |object: &'a Object| (object.name == name).then_some(object.resource_version.as_str());
-    match kind {
-        Kind::ClusterState => image.state.as_ref().and_then(|stored| of(&stored.object)),
-        Kind::Broker => image.brokers.values().find_map(|stored| of(&stored.object)),
-        Kind::PartitionSlice => image.slices.values().find_map(|stored| of(&stored.object)),
-        Kind::Cluster | Kind::Topic | Kind::DeletedTopic => None,
-    }
+fn version(image: &Image, key: Key) -> Option<&str> {
+    let object = match key {
+        Key::State => &image.state.as_ref()?.object,
+        Key::Broker(id) => &image.brokers.get(&id)?.object,
+        Key::Slice(key) => &image.slices.get(&key)?.object,
+    };
+    Some(&object.resource_version)
 }
