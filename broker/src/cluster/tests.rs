@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::Session;
 use super::follow::follow;

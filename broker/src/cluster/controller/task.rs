@@ -199,7 +199,9 @@ impl Task {
                 next.next_ids.operation = first.saturating_add(OPERATIONS.max(needed));
                 self.operations = first..next.next_ids.operation;
             }
-            replace(store, (Key::State, &state.object), &next, written).await.inspect_err(|_| self.operations = 0..0)?;
+            replace(store, (Key::State, &state.object), &next, written)
+                .await
+                .inspect_err(|_| self.operations = 0..0)?;
         }
         for broker in plan.brokers {
             let Some(stored) = image.brokers.get(&broker.id) else { continue };
@@ -239,7 +241,8 @@ impl Task {
     async fn purge(&self, round: &Round<'_>, topics: Vec<Uuid>, written: &mut Written) -> Result<(), MetadataError> {
         let Round { store, image, state, .. } = *round;
         let calls: Vec<_> = topics.into_iter().map(|topic| self.purge_data(round, topic)).collect();
-        let gone: Vec<Uuid> = stream::iter(calls).buffer_unordered(WRITES).filter_map(std::future::ready).collect().await;
+        let gone: Vec<Uuid> =
+            stream::iter(calls).buffer_unordered(WRITES).filter_map(std::future::ready).collect().await;
         let (named, nameless): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|topic| state.spec.topics.contains_key(&Id(*topic)));
         for topic in nameless {
@@ -281,9 +284,10 @@ impl Task {
         if written.is_empty() {
             return;
         }
-        let caught_up = self.parts.image.wait_for(|image| {
-            written.iter().all(|(key, before)| version(image, *key) != before.as_deref())
-        });
+        let caught_up = self
+            .parts
+            .image
+            .wait_for(|image| written.iter().all(|(key, before)| version(image, *key) != before.as_deref()));
         if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
             tracing::debug!("the watch is behind what was written");
         }
