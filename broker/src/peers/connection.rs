@@ -99,7 +99,8 @@ impl Peer {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let client = self.connector.client(purpose).map_err(|refused| *refused.0)?;
-        match tokio::time::timeout(CALL, ask(client)).await {
+        // In a box: whoever reads what is led here pays for no room for it.
+        match tokio::time::timeout(CALL, Box::pin(ask(client))).await {
             Ok(Ok(answer)) => {
                 self.connector.reached();
                 Ok(answer.into_inner())

@@ -77,8 +77,9 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a handler knows of the connection that its request came on. In the request's extensions.
-#[derive(Clone, Debug)]
+/// What a handler knows of the connection that its request came on. In the request's extensions, shared by all that came on
+/// it.
+#[derive(Debug)]
 pub struct Connection {
     /// The other end.
     pub peer: SocketAddr,
@@ -181,14 +182,14 @@ async fn serve_stream(
         () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => return Err(End::NoHandshake),
         () = shared.drain.announced.cancelled() => return Err(End::Stopped),
     }
-    let connection = Connection {
+    let connection = Arc::new(Connection {
         peer,
         local,
         listener,
         requests: Account::new(&shared.requests),
         responses: Account::new(&shared.responses),
         drain: shared.drain.clone(),
-    };
+    });
     let window = shared.windows.grant();
     let mut known = shared.open.add(&connection.responses);
     let entry = Entry { shared: Arc::clone(shared), connection };
@@ -248,7 +249,7 @@ async fn drive(
 #[derive(Clone)]
 struct Entry {
     shared: Arc<Shared>,
-    connection: Connection,
+    connection: Arc<Connection>,
 }
 
 impl Entry {
@@ -290,7 +291,7 @@ impl hyper::service::Service<Request<Incoming>> for Entry {
         if let Some(authority) = request.uri().authority().cloned() {
             request.extensions_mut().insert(authority);
         }
-        request.extensions_mut().insert(self.connection.clone());
+        request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(outbox.clone());
         let requests = Arc::clone(&self.connection.requests);
         let mut routes: Routes = self.shared.routes.clone();

@@ -1,5 +1,6 @@
 //! What every handler begins with: who calls, on which connection, until when, and bounds on what any request may name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use taffrail_proto::v1::{LogError, NotLeader, Reason};
@@ -25,7 +26,7 @@ const MAX_CLIENT_ID_BYTES: usize = 255;
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) caller: Caller,
-    pub(super) connection: Connection,
+    pub(super) connection: Arc<Connection>,
     pub(super) outbox: Outbox,
     /// When the client stops waiting, if it said so.
     pub(super) deadline: Option<Instant>,
@@ -41,7 +42,7 @@ impl Call {
     fn of_extensions(extensions: &Extensions, timeout: Option<&[u8]>) -> Option<Self> {
         Some(Self {
             caller: *extensions.get::<Caller>()?,
-            connection: extensions.get::<Connection>()?.clone(),
+            connection: Arc::clone(extensions.get::<Arc<Connection>>()?),
             outbox: extensions.get::<Outbox>()?.clone(),
             deadline: timeout.and_then(parse_timeout).and_then(|timeout| Instant::now().checked_add(timeout)),
         })

@@ -192,11 +192,11 @@ impl Stream<'_> {
         while self.reads.len() < READS_AHEAD && self.credit.left() > 0 {
             let Some(token) = self.subscriptions.next_ready() else { return };
             let Some(subscription) = self.subscriptions.get(token) else { continue };
-            let (reader, call) = (subscription.reader.clone(), self.call.clone());
+            let (reader, call) = (subscription.reader.clone(), self.call);
             let reserved = self.credit.left().min(CHUNK_BYTES);
             self.credit.spend(reserved);
             self.reads.push(Box::pin(async move {
-                let Room { charge, bytes } = room(&call, &reader, reserved).await;
+                let Room { charge, bytes } = room(call, &reader, reserved).await;
                 let began = Instant::now();
                 let result = reader.read(bytes).await;
                 Read { token, began, reserved, charge, result }

@@ -1,6 +1,5 @@
 //! Topics by their identity.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -9,30 +8,24 @@ use crate::coordinator::group::{TopicPartition, TopicView, TopicsView};
 use crate::topics::{Image, Topic};
 
 /// The topics that groups may use, at one moment.
-#[derive(Default)]
 pub struct Directory {
-    by_id: HashMap<Uuid, Arc<Topic>>,
-    by_name: HashMap<Arc<str>, Uuid>,
+    /// With the internal ones, which are left out of every answer.
+    image: Arc<Image>,
     view: Arc<TopicsView>,
-    revision: u64,
 }
 
 impl Directory {
     /// Of all topics that are served; internal ones are left out.
-    pub fn of(image: &Image) -> Self {
-        let topics = || image.topics().filter(|topic| !topic.internal);
+    pub fn of(image: Arc<Image>) -> Self {
         let view = |topic: &Arc<Topic>| TopicView { id: topic.id, partitions: topic.partitions.len() as i32 };
-        Self {
-            revision: image.revision,
-            by_id: topics().map(|topic| (topic.id, topic.clone())).collect(),
-            by_name: topics().map(|topic| (topic.name.clone(), topic.id)).collect(),
-            view: Arc::new(TopicsView { topics: topics().map(|topic| (topic.name.clone(), view(topic))).collect() }),
-        }
+        let topics = image.topics().filter(|topic| is_for_groups(topic));
+        let topics = topics.map(|topic| (topic.name.clone(), view(topic))).collect();
+        Self { view: Arc::new(TopicsView { topics }), image }
     }
 
     /// Of the [`Image`] that it was made of.
     pub(super) fn revision(&self) -> u64 {
-        self.revision
+        self.image.revision
     }
 
     /// What coordinators see.
@@ -42,7 +35,7 @@ impl Directory {
 
     /// A topic by its identity.
     pub fn topic(&self, id: Uuid) -> Option<&Arc<Topic>> {
-        self.by_id.get(&id)
+        self.image.by_id(id).filter(|topic| is_for_groups(topic))
     }
 
     /// The topic of a partition, if it has that partition.
@@ -52,6 +45,10 @@ impl Directory {
 
     /// A topic by its name.
     pub fn named(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topic(*self.by_name.get(name)?)
+        self.image.topic(name).ok().filter(|topic| is_for_groups(topic))
     }
+}
+
+fn is_for_groups(topic: &Topic) -> bool {
+    !topic.internal
 }

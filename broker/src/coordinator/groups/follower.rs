@@ -21,7 +21,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(topics: &Arc<Topics>) -> Arc<Self> {
-        let directory = Directory::of(&topics.full_image());
+        let directory = Directory::of(topics.full_image());
         let seen = watch::Sender::new(directory.view());
         let (topics, directory) = (topics.clone(), ArcSwap::from_pointee(directory));
         Arc::new(Self { topics, directory, seen, changing: Mutex::new(()) })
@@ -42,7 +42,7 @@ impl Follower {
     /// The directory is published first, so that what a shard names is found there.
     fn follow(&self) -> Arc<Directory> {
         let _one_at_a_time = self.changing.lock();
-        let directory = Arc::new(Directory::of(&self.topics.full_image()));
+        let directory = Arc::new(Directory::of(self.topics.full_image()));
         self.directory.store(directory.clone());
         let view = directory.view();
         self.seen.send_if_modified(|before| {

@@ -75,6 +75,13 @@ enum Shard {
     Nowhere(Arc<str>),
 }
 
+impl Shard {
+    /// It is here, on this very partition.
+    fn is_on(&self, partition: &Partition) -> bool {
+        matches!(self, Self::Here { partition: its, .. } if its.is_same(partition))
+    }
+}
+
 /// Numbers of a shard that is here.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardStatus {
@@ -138,15 +145,14 @@ impl Groups {
         let Ok(topic) = image.topic(TOPIC) else { return };
         let shards =
             topic.partitions.iter().zip(&topic.assignments).enumerate().map(|(index, (partition, assignment))| {
-                let old = before.get(index);
-                match (old.map(Arc::as_ref), partition.remote_leader()) {
-                    (Some(Shard::Here { partition: old_partition, .. }), None) if old_partition.is_same(partition) => {
-                        old.cloned().unwrap_or_else(|| Arc::new(self.begin(index, partition)))
-                    }
-                    (_, Some(broker)) => Arc::new(Shard::At(broker)),
-                    (_, None) if partition.is_local() => Arc::new(self.begin(index, partition)),
-                    (_, None) => Arc::new(Shard::Nowhere(fault(assignment))),
+                if let Some(old) = before.get(index).filter(|old| old.is_on(partition)) {
+                    return old.clone();
                 }
+                Arc::new(match partition.remote_leader() {
+                    Some(broker) => Shard::At(broker),
+                    None if partition.is_local() => self.begin(index, partition),
+                    None => Shard::Nowhere(fault(assignment)),
+                })
             });
         let shards: Vec<_> = shards.collect();
         for (old, new) in before.iter().zip(&shards).filter(|(old, new)| !Arc::ptr_eq(old, new)) {
@@ -170,7 +176,7 @@ impl Groups {
 
     /// Where the coordinator of a group is.
     pub fn place_of(&self, group: &str) -> Place {
-        match self.shard(group).as_deref() {
+        match find(&self.shards.load(), group) {
             Some(Shard::Here { .. }) => Place::Here,
             Some(Shard::At(broker)) => Place::At(*broker),
             Some(Shard::Nowhere(fault)) => Place::Nowhere(fault.clone()),
@@ -194,10 +200,6 @@ impl Groups {
         Ok(others)
     }
 
-    fn shard(&self, group: &str) -> Option<Arc<Shard>> {
-        self.shards.load().get(self.shard_of(group)).cloned()
-    }
-
     /// Asks the coordinator of a group, if it is here. The request is in line when this returns; dropping the future does not
     /// take it back.
     pub fn ask(
@@ -207,7 +209,7 @@ impl Groups {
     ) -> impl Future<Output = Result<Answered, GroupsError>> + Send + use<> {
         // A request about a topic that was just made finds it.
         self.follower.directory();
-        let asked = match self.shards.load().get(self.shard_of(group)).map(Arc::as_ref) {
+        let asked = match find(&self.shards.load(), group) {
             Some(Shard::Here { coordinator, .. }) => Ok(coordinator.ask(request)),
             Some(Shard::At(_)) => Err(GroupsError::NotHere(Arc::from("it is at another broker"))),
             Some(Shard::Nowhere(fault)) => Err(GroupsError::NotHere(fault.clone())),
@@ -218,24 +220,14 @@ impl Groups {
 
     /// Asks all coordinators that are here the same; their answers by shard.
     pub async fn ask_all(&self, request: &Request) -> Result<Vec<Answered>, GroupsError> {
-        let asked: Vec<_> = self.here(|coordinator| coordinator.ask(request.clone()));
+        let asked: Vec<_> = here(&self.shards.load()).map(|coordinator| coordinator.ask(request.clone())).collect();
         let answers = futures::future::try_join_all(asked).await?;
         Ok(answers.into_iter().collect::<Result<_, _>>()?)
     }
 
-    fn here<T>(&self, mut each: impl FnMut(&Coordinator<GroupShard>) -> T) -> Vec<T> {
-        let shards = self.shards.load_full();
-        let here = shards.iter().filter_map(|shard| match &**shard {
-            Shard::Here { coordinator, .. } => Some(each(coordinator)),
-            Shard::At(_) | Shard::Nowhere(_) => None,
-        });
-        here.collect()
-    }
-
     /// Which shard has a group.
     pub fn shard_of(&self, group: &str) -> usize {
-        let count = i32::try_from(self.shards.load().len()).unwrap_or(i32::MAX).max(1);
-        partition_for_key(group.as_bytes(), count) as usize
+        index_of(group, self.shards.load().len())
     }
 
     /// Watches a member for events.
@@ -251,17 +243,14 @@ impl Groups {
     /// Waits until all shards that are here serve, or cannot, at most so long; how many do not serve.
     pub async fn loaded(&self, patience: Duration) -> usize {
         let shards = self.shards.load_full();
-        let phases = shards.iter().filter_map(|shard| match &**shard {
-            Shard::Here { coordinator, .. } => Some(coordinator.loaded(patience)),
-            Shard::At(_) | Shard::Nowhere(_) => None,
-        });
+        let phases = here(&shards).map(|coordinator| coordinator.loaded(patience));
         let phases = futures::future::join_all(phases).await;
         phases.into_iter().filter(|phase| *phase != Phase::Serving).count()
     }
 
     /// Numbers of each shard that is here.
     pub fn status(&self) -> Vec<ShardStatus> {
-        self.here(|coordinator| {
+        let status = |coordinator: &Coordinator<GroupShard>| {
             let status = coordinator.status();
             ShardStatus {
                 serves: coordinator.phase() == Phase::Serving,
@@ -270,19 +259,35 @@ impl Groups {
                 log_bytes: coordinator.log_bytes(),
                 checkpoints: status.checkpoints.load(Relaxed),
             }
-        })
+        };
+        here(&self.shards.load()).map(status).collect()
     }
 
     /// Answers what is in flight and ends. To be called before the partitions stop.
     pub async fn stop(&self) {
         *self.stopped.lock() = true;
         let shards = self.shards.load_full();
-        let stopping = shards.iter().filter_map(|shard| match &**shard {
-            Shard::Here { coordinator, .. } => Some(coordinator.stop()),
-            Shard::At(_) | Shard::Nowhere(_) => None,
-        });
-        futures::future::join_all(stopping).await;
+        futures::future::join_all(here(&shards).map(Coordinator::stop)).await;
     }
+}
+
+/// Which of so many shards has a group.
+fn index_of(group: &str, shards: usize) -> usize {
+    let count = i32::try_from(shards).unwrap_or(i32::MAX).max(1);
+    partition_for_key(group.as_bytes(), count) as usize
+}
+
+/// The shard that has a group, if there are any.
+fn find<'a>(shards: &'a [Arc<Shard>], group: &str) -> Option<&'a Shard> {
+    shards.get(index_of(group, shards.len())).map(Arc::as_ref)
+}
+
+/// The coordinators that are here, by shard.
+fn here(shards: &[Arc<Shard>]) -> impl Iterator<Item = &Coordinator<GroupShard>> {
+    shards.iter().filter_map(|shard| match &**shard {
+        Shard::Here { coordinator, .. } => Some(coordinator),
+        Shard::At(_) | Shard::Nowhere(_) => None,
+    })
 }
 
 fn fault(assignment: &Assignment) -> Arc<str> {

@@ -51,7 +51,11 @@ macro_rules! unary {
         let carry_out = async {
             match elsewhere(&$service.broker, &$service.groups, &call, (&request.group, Purpose::Control))? {
                 None => $service.$carry_out(&call, request).await,
-                Some(coordinator) => coordinator.answer(coordinator.client().$method(call.forward(request)).await),
+                // In a box: a call that is carried out here pays for no room for it.
+                Some(coordinator) => {
+                    let answered = Box::pin(coordinator.client().$method(call.forward(request))).await;
+                    coordinator.answer(answered)
+                }
             }
         };
         let answered = tokio::select! {
