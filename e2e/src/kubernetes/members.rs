@@ -232,8 +232,13 @@ impl Members {
 
     /// Applies a manifest in the Cluster's namespace.
     pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.apply_in(&self.namespace, manifest)
+    }
+
+    /// Applies a manifest in another namespace.
+    pub fn apply_in(&self, namespace: &str, manifest: &str) -> Result<()> {
         let file = self.file(manifest)?;
-        self.kubectl(&["apply", "--server-side", "-f", &file])?.ok()?;
+        self.api.kubectl(&["--namespace", namespace, "apply", "--server-side", "-f", &file])?.ok()?;
         Ok(())
     }
 

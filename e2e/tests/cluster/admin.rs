@@ -67,11 +67,12 @@ fn a_topic_in_another_namespace_is_changed_there() -> Result<()> {
     let allow = r#"{"spec":{"allowedTopicNamespaces":["*"]}}"#;
     members.kubectl(&["patch", "cluster", "main", "--type=merge", "-p", allow])?.ok()?;
     members.kubectl(&["create", "namespace", &shop])?.ok()?;
-    members.apply(&format!(
-        "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata: {{name: carts, namespace: {shop}}}\n\
+    let topic = format!(
+        "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata: {{name: carts}}\n\
          spec: {{clusterRef: {{name: main, namespace: {}}}, partitions: 2}}\n",
         members.namespace()
-    ))?;
+    );
+    members.apply_in(&shop, &topic)?;
     members.wait("it is served", || Ok(names(&members, 0, "")? == ["carts"]))?;
     members.cli(0, "topic alter carts --partitions 3", "")?.ok()?;
     let partitions = members.kubectl(&["get", "topic", "carts", "-n", &shop, "-o", "jsonpath={.spec.partitions}"])?;
