@@ -179,6 +179,16 @@ impl Members {
         self.operator = None;
     }
 
+    /// Process id of the operator.
+    pub fn operator_pid(&self) -> Option<u32> {
+        self.operator.as_ref().map(|operator| operator.0.id())
+    }
+
+    /// Process ids of the brokers that run.
+    pub fn broker_pids(&self) -> Vec<u32> {
+        self.brokers.iter().flatten().map(Broker::pid).collect()
+    }
+
     /// Runs kubectl in the Cluster's namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Ended> {
         self.api.kubectl(&[&["--namespace", &self.namespace], arguments].concat())
