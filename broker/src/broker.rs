@@ -240,7 +240,8 @@ impl Process {
             last_seen: None,
         });
         let listen = self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address()));
-        let outcome = self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator, &self.stop).await;
+        let outcome =
+            self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator, &self.stop).await;
         groups.stop().await;
         controller.stop().await;
         outcome

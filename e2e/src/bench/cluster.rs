@@ -110,7 +110,11 @@ fn loads(members: &Members, topic: &str, bytes: u64, shift: usize) -> Result<Vec
     let load = |broker: usize| ProduceLoad {
         endpoint: endpoints[(broker + shift) % BROKERS].clone(),
         topic: topic.to_owned(),
-        partitions: (0..).zip(&leaders).filter(|(_, leader)| **leader == Some(broker)).map(|(index, _)| index).collect(),
+        partitions: (0..)
+            .zip(&leaders)
+            .filter(|(_, leader)| **leader == Some(broker))
+            .map(|(index, _)| index)
+            .collect(),
         batches: bytes / BROKERS as u64 / batch.len() as u64,
         batch: batch.clone(),
         connections: 1,
@@ -145,7 +149,11 @@ async fn replicated(sitting: &Sitting, members: &Members, figures: &mut Figures)
     let three = measure(members, &loads(members, "three", bytes, 0)?).await?;
     let moved: u64 = three.done.iter().map(|done| done.bytes).sum();
     let rate = moved as f64 / begin.elapsed().as_secs_f64() / 1e6;
-    figures.add("replicated-produce", rate / (l_disk / 3.0), &format!("{rate:.0} MB/s, brokers and load on one machine"));
+    figures.add(
+        "replicated-produce",
+        rate / (l_disk / 3.0),
+        &format!("{rate:.0} MB/s, brokers and load on one machine"),
+    );
     let of_followers = (three.cpu_per_gib - alone.cpu_per_gib) / 2.0;
     let note = format!("{:.2} CPU s/GiB of all brokers, {:.2} without replicas", three.cpu_per_gib, alone.cpu_per_gib);
     figures.add("replicated-cpu", of_followers, &note);

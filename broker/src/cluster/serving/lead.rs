@@ -104,7 +104,10 @@ impl Serving {
 
     /// The logs of these partitions, made where there is none, and the note that they are led or followed. In this order: a
     /// crash between leaves a log that nobody wrote to.
-    pub(super) async fn logs(&self, taken: &[&(PartitionId, PartitionState)]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+    pub(super) async fn logs(
+        &self,
+        taken: &[&(PartitionId, PartitionState)],
+    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let ids: Vec<_> = taken.iter().map(|(id, _)| *id).collect();
         let led: Vec<_> = taken.iter().map(|(id, state)| (*id, state.partition_epoch)).collect();
         let (storage, kept) = (self.storage.clone(), self.kept.clone());

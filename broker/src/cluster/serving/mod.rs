@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use taffrail_crds::slice::Replica;
+use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
 use self::desired::{Desired, Place, Role, desired};
@@ -293,7 +293,9 @@ impl Serving {
         let ended = futures::future::join_all(ending).await;
         stop(before.collect()).await;
         let (mut slots, mut begin) = (Vec::with_capacity(kept.len()), Vec::new());
-        for (index, (place, (kept, ended))) in desired.partitions.into_iter().zip(kept.into_iter().zip(ended)).enumerate() {
+        for (index, (place, (kept, ended))) in
+            desired.partitions.into_iter().zip(kept.into_iter().zip(ended)).enumerate()
+        {
             match kept {
                 Some(slot) => slots.push(slot.go_on(place, self.me)),
                 None => {
@@ -303,7 +305,8 @@ impl Serving {
                 }
             }
         }
-        let of = |role: fn(&Role) -> bool| begin.iter().copied().filter(|index| role(&slots[*index].place.role)).collect();
+        let of =
+            |role: fn(&Role) -> bool| begin.iter().copied().filter(|index| role(&slots[*index].place.role)).collect();
         let to_lead = of(|role| *role == Role::Lead);
         let to_follow = of(|role| matches!(role, Role::Follow { .. }));
         self.served.insert(id, Served { name: desired.name, settings: cell, slots });
