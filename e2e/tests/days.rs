@@ -81,7 +81,7 @@ fn a_storage_class_that_does_not_exist_is_told_by_condition_and_event_and_heals(
         lab.install_operator()?;
         let namespace = lab.namespace("class")?;
         let class = format!("missing-{}", namespace.name());
-        namespace.apply(&cluster(&format!(", className: {class}")))?;
+        namespace.apply(&cluster(&format!(", storageClassName: {class}")))?;
         let told = async || {
             let conditions = namespace.get("clusters.taffrail.dev/main", ".status.conditions")?;
             let events = namespace.kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"])?.ok()?;
