@@ -13,6 +13,7 @@ use super::rollout::BrokerPod;
 use super::validate::{Problem, Validated};
 use super::{Outcome, labels};
 use crate::error::Error;
+use crate::replicas::{Health, UNDER_REPLICATED};
 use crate::topic::status::News;
 
 /// Type of the condition that says whether all objects of the Cluster are as they are wanted.
@@ -136,7 +137,8 @@ fn conditions(observed: &Observed<'_>) -> Vec<Told> {
         (_, true, false) => told(RECONCILING, false, "Stalled", ""),
         (None, true, true) => told(RECONCILING, false, "Settled", ""),
     };
-    vec![ready, reconciling, stalled, applied]
+    let (under, why, message) = Health::of_cluster(&fetched.slices).told();
+    vec![ready, reconciling, stalled, applied, told(UNDER_REPLICATED, under, why, &message)]
 }
 
 fn all_serve(validated: &Validated) -> String {
