@@ -4,7 +4,7 @@ use taffrail_crds::PartitionState;
 use taffrail_crds::slice::Replica;
 
 use crate::cluster::Session;
-use crate::cluster::controller::liveness::LogEnd;
+use crate::cluster::controller::members::LogEnd;
 
 /// A replica that must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,7 @@ fn must_have_log(state: &PartitionState, me: Session, was_here: bool) -> bool {
 /// `log`: its newest epoch, −1 for one without, and its end, if there is a log.
 pub(super) fn log_end(state: &PartitionState, me: Session, log: Option<(i32, i64)>) -> Option<LogEnd> {
     let is_asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker);
-    is_asked.then(|| log.map_or(LogEnd::MISSING, |(epoch, end)| LogEnd { epoch, end }))
+    is_asked.then(|| log.map_or(LogEnd::NONE, |(epoch, end)| LogEnd { epoch, end }))
 }
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ mod tests {
         let before = Replica { broker: 0, incarnation: 9 };
         let asked = PartitionState { isr: vec![], leader: None, last_known_elr: vec![before], ..lost.clone() };
         assert_eq!(fault(&asked, ME, None, None), Some(Fault::MissingLog));
-        assert_eq!(log_end(&asked, ME, None), Some(LogEnd::MISSING));
+        assert_eq!(log_end(&asked, ME, None), Some(LogEnd::NONE));
         assert_eq!(log_end(&asked, ME, Some((3, 70))), Some(LogEnd { epoch: 3, end: 70 }));
         assert_eq!(log_end(&lost, ME, Some((3, 70))), None);
     }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
 use super::Session;
-use super::controller::liveness::LogEnd;
+use super::controller::members::LogEnd;
 use super::image::{Image, Objects, Stored};
 use super::purge::is_over;
 use crate::context::Context;
