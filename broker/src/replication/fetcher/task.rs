@@ -103,16 +103,16 @@ impl Task {
                 self.again = None;
                 self.follower.again();
             }
-            Event::Answer(answer, room) => self.take(answer, room),
+            Event::Answer(answer, room) => self.take(answer, room.as_ref()),
         }
     }
 
-    fn take(&mut self, answer: Answer, room: Option<Arc<OwnedSemaphorePermit>>) {
+    fn take(&mut self, answer: Answer, room: Option<&Arc<OwnedSemaphorePermit>>) {
         let effects = self.follower.answer(answer);
         if effects.iter().any(|effect| matches!(effect, Effect::Append(..))) {
             (self.pause, self.why) = (PAUSE.0, None);
         }
-        self.carry_out(effects, room.as_ref());
+        self.carry_out(effects, room);
         self.publish();
     }
 
