@@ -268,6 +268,8 @@ fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::Unavailable
         | Reason::StorageFailed
         | Reason::CoordinatorLoading
+        | Reason::NotEnoughReplicas
+        | Reason::OffsetNotAvailable
         | Reason::PrecedingFailed => ErrorKind::Unavailable,
         Reason::RequestTimeout => ErrorKind::Timeout,
         Reason::UnknownTopic | Reason::UnknownPartition | Reason::UnknownGroup | Reason::NoCommittedOffset => {

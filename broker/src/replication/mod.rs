@@ -1,6 +1,6 @@
 //! Copies of partitions: how a leader follows its followers, and a follower its leader. `docs/replication.md` is the design.
 //!
-//! - `leader`: the high watermark and the in-sync replicas as the leader sees them (pure);
+//! - [`leader`]: the high watermark and the in-sync replicas as the leader sees them (pure);
 //! - [`follower`]: what a follower does with what it is sent (pure);
 //! - [`fetcher`]: the tasks and streams around it;
 //! - [`proposals`]: changes of in-sync replicas that leaders ask the controller for.
@@ -9,8 +9,10 @@ use taffrail_crds::slice::{PartitionState, Replica};
 
 pub mod fetcher;
 pub mod follower;
+pub mod leader;
 pub mod proposals;
 
+pub use leader::Leader;
 pub use proposals::{Proposal, Proposals};
 
 /// What a leader goes by: the committed state of its partition, as the slice has it.
