@@ -231,13 +231,13 @@ impl Follower {
             // Leaders tell their ends where histories match: of a demand that waits for data this is all that is heard.
             let news = answer.answers.is_none() && (self.matched || self.asked.is_some());
             self.matched |= news;
-            return if news { self.ends(&answer) } else { Vec::new() };
+            return if news { self.ends(answer.high_watermark, answer.log_start) } else { Vec::new() };
         }
         self.asked = None;
         match answer.outcome {
-            Outcome::Matches => self.take(&answer),
+            Outcome::Matches => self.take(answer),
             Outcome::Diverges(epoch, end) => self.part(epoch, end),
-            Outcome::Deleted => self.begin_anew(&answer),
+            Outcome::Deleted => self.begin_anew(answer),
             Outcome::Refused => Vec::new(),
         }
     }
@@ -282,12 +282,14 @@ impl Follower {
     }
 
     /// Takes batches: the next of the leader's log.
-    fn take(&mut self, answer: &Answer) -> Vec<Effect> {
+    fn take(&mut self, answer: Answer) -> Vec<Effect> {
+        let Answer { batches, high_watermark, log_start, .. } = answer;
         self.matched = true;
+        let was_empty = batches.is_empty();
         let (mut effects, mut bytes, mut invalid) = (Vec::new(), 0, None);
-        for batch in &answer.batches {
+        for batch in batches {
             bytes += batch.len();
-            match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(batch) } {
+            match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(&batch) } {
                 Ok(header) => effects.push(self.place(batch, header)),
                 // It was cut within a batch of another leader's, and that cannot be taken back.
                 Err(Invalid::Offset { base, next }) if base < next && self.held.start == next => {
@@ -299,9 +301,9 @@ impl Follower {
                 }
             }
         }
-        effects.extend(self.ends(answer));
+        effects.extend(self.ends(high_watermark, log_start));
         // Also where nothing was there for what was asked: not at once again.
-        if invalid.is_some() || answer.batches.is_empty() {
+        if invalid.is_some() || was_empty {
             effects.extend(self.pause(invalid));
         }
         effects
@@ -325,20 +327,20 @@ impl Follower {
         Ok(header)
     }
 
-    fn place(&mut self, batch: &Bytes, header: BatchHeader) -> Effect {
+    fn place(&mut self, batch: Bytes, header: BatchHeader) -> Effect {
         let (end, bytes) = (header.next_offset(), batch.len());
         Arc::make_mut(&mut self.held.epochs).appended(header.leader_epoch, header.base_offset, end);
         self.held.end = end;
         self.unwritten_bytes += bytes;
         self.in_flight.push_back(Operation::Append { end, bytes });
-        Effect::Append(batch.clone(), header)
+        Effect::Append(batch, header)
     }
 
     /// Takes note of the leader's ends; its log's start is this one's, as far as it goes (Q1).
-    fn ends(&mut self, answer: &Answer) -> Vec<Effect> {
-        self.leader_high_watermark = self.leader_high_watermark.max(answer.high_watermark);
+    fn ends(&mut self, high_watermark: i64, log_start: i64) -> Vec<Effect> {
+        self.leader_high_watermark = self.leader_high_watermark.max(high_watermark);
         self.raise();
-        let start = answer.log_start.min(self.held.end);
+        let start = log_start.min(self.held.end);
         if start <= self.held.start {
             return Vec::new();
         }
@@ -370,7 +372,7 @@ impl Follower {
     }
 
     /// What is wanted is deleted: an empty log that begins with the leader's first batch takes that.
-    fn begin_anew(&mut self, answer: &Answer) -> Vec<Effect> {
+    fn begin_anew(&mut self, answer: Answer) -> Vec<Effect> {
         let Held { start, end, .. } = self.held;
         let first = answer.batches.first().and_then(|batch| BatchHeader::parse_prefix(batch).ok());
         let at = first.map_or(answer.log_start, |header| header.base_offset);
