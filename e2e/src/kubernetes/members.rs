@@ -230,7 +230,8 @@ impl Members {
     pub fn wait_in_sync(&self, topic_id: &str, replicas: usize) -> Result<()> {
         let count = |partition: &Value, field: &str| partition[field].as_array().map_or(0, Vec::len);
         self.wait("all replicas are in sync", || {
-            let whole = |p: &Value| count(p, "isr") == replicas && count(p, "replicas") == replicas && p["leader"].is_u64();
+            let whole =
+                |p: &Value| count(p, "isr") == replicas && count(p, "replicas") == replicas && p["leader"].is_u64();
             let partitions = self.partitions(topic_id)?;
             Ok(!partitions.is_empty() && partitions.iter().all(whole))
         })

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::StreamExt;
 use rustix::process::Signal;
-use taffrail_client::{Client, Position};
+use taffrail_client::{Client, Position, RequestOutcome};
 use taffrail_e2e::group::{Diary, Member, MemberOptions, judge};
+use taffrail_e2e::history::{History, LOAD, Told, value};
 use taffrail_e2e::kubernetes::members::Members;
 use taffrail_e2e::stubs;
 use taffrail_e2e::writers::{Load, Writers, check};
@@ -16,6 +16,9 @@ use super::groups::{ends, group, wait_read};
 use super::numbers;
 
 const PARTITIONS: i32 = 4;
+
+/// Writers of a load.
+const WRITERS: u64 = 2;
 
 /// Acknowledgements of each partition that show that it goes on: more than are in flight when a broker dies.
 const ENOUGH: u64 = 40;
@@ -122,18 +125,7 @@ async fn l1_with_one_of_three_left_nothing_is_acknowledged_and_what_was_stays_re
     for broker in killed {
         options.push((broker, ground.members.kill(broker)?));
     }
-    let endpoint = ground.members.broker(left)?.endpoint();
-    let begin = Instant::now();
-    loop {
-        let refused = tokio::time::timeout(Duration::from_secs(3), stubs::produce(&endpoint, "flights", b"x")).await;
-        let reason = refused.ok().and_then(|answer| answer.err()).map(|error| error.reason().as_str_name());
-        if reason == Some("REASON_NOT_ENOUGH_REPLICAS") {
-            break;
-        }
-        ensure!(begin.elapsed() < PATIENCE, "not refused but {reason:?}\n{}", ground.members.dump());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    // By now nothing is under way any more: what is acknowledged is two brokers', of which one is gone.
+    let single = single_writes_until_refused(&mut ground.members, left).await?;
     let acked = ground.writers.acked();
     let mut reader = ground.client.consumer().topic("flights").from(Position::Earliest).build().await?;
     for read in 0..ENOUGH {
@@ -146,11 +138,36 @@ async fn l1_with_one_of_three_left_nothing_is_acknowledged_and_what_was_stays_re
     ground.members.restart_all(&options)?;
     ground.wait_in_sync()?;
     ground.goes_on("all are back", PATIENCE).await?;
-    // What the single calls were refused, or were not told of, is none of the writers'.
-    let history = ground.writers.stop().await?;
+    let mut history = ground.writers.stop().await?;
     ensure!(history.acked() == history.len(), "{} of {} are acknowledged", history.acked(), history.len());
+    history.extend(single);
     check(&ground.client, "flights", &history).await?;
     Ok(())
+}
+
+/// Writes one record after the other to the leader of partition 0 until it refuses one because too few replicas are in sync;
+/// what was told of each. Those before have an unknown outcome, the refused one is never stored.
+async fn single_writes_until_refused(members: &mut Members, leader: usize) -> Result<History> {
+    let (endpoint, begin, mut told) = (members.broker(leader)?.endpoint(), Instant::now(), vec![]);
+    for n in 0.. {
+        let id = LOAD + n * WRITERS;
+        let record = value(id, 0);
+        let answer = tokio::time::timeout(Duration::from_secs(3), stubs::produce(&endpoint, "flights", &record)).await;
+        let refusal = answer.ok().and_then(Result::err);
+        let reason = refusal.as_ref().map(|error| error.reason().as_str_name());
+        if reason == Some("REASON_NOT_ENOUGH_REPLICAS") {
+            let outcome = refusal.map(|error| error.outcome());
+            ensure!(outcome == Some(RequestOutcome::NotApplied), "a refusal is definite, not {outcome:?}");
+            told.push((id, Told::Refused));
+            break;
+        }
+        told.push((id, Told::Unknown));
+        ensure!(begin.elapsed() < PATIENCE, "not refused but {reason:?}\n{}", members.dump());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Answers that were under way have arrived.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    Ok(History::by_writers(told, WRITERS))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +176,7 @@ async fn d2_all_brokers_killed_at_once_lose_nothing_on_a_machine_that_stays_up()
     for broker in 0..3 {
         ground.members.signal(broker, Signal::KILL)?;
     }
-    let options: Vec<_> =
-        (0..3).map(|broker| Ok((broker, ground.members.kill(broker)?))).collect::<Result<_>>()?;
+    let options: Vec<_> = (0..3).map(|broker| Ok((broker, ground.members.kill(broker)?))).collect::<Result<_>>()?;
     ground.members.restart_all(&options)?;
     ground.goes_on("all brokers were killed", PATIENCE).await?;
     ground.wait_in_sync()?;
