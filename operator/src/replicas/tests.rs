@@ -51,7 +51,14 @@ fn too_few_replicas_in_sync_are_told_with_numbers() {
                 "1 of 3 partitions refuse acks=all writes, since fewer replicas are in sync than minInSyncReplicas: t/1 (1 of 3)",
             ),
         ),
-        ("0/?", (true, BELOW_MIN, "1 of 1 partitions refuse acks=all writes, since fewer replicas are in sync than minInSyncReplicas: t/0 (0 of 1)")),
+        (
+            "0/?",
+            (
+                true,
+                BELOW_MIN,
+                "1 of 1 partitions refuse acks=all writes, since fewer replicas are in sync than minInSyncReplicas: t/0 (0 of 1)",
+            ),
+        ),
     ] {
         let (is, reason, message) = Health::of_cluster(&[slice(text)]).told();
         assert_eq!((is, reason, message.as_str()), expected, "{text}");
@@ -81,8 +88,10 @@ fn no_broker_may_go_while_a_partition_needs_all_that_it_has() {
         assert_eq!(is_fragile(&[slice(text)]), fragile, "{text}");
     }
     let mut deleted = slice("012/01");
-    deleted.spec.tombstone =
-        Some(serde_json::from_value(json!({"deletedAt": "2026-01-01T00:00:00Z", "purgeAt": "2026-01-02T00:00:00Z"})).unwrap());
+    deleted.spec.tombstone = Some(
+        serde_json::from_value(json!({"deletedAt": "2026-01-01T00:00:00Z", "purgeAt": "2026-01-02T00:00:00Z"}))
+            .unwrap(),
+    );
     assert!(!is_fragile(&[deleted]));
 }
 

@@ -72,7 +72,8 @@ mod tests {
             isr: isr.to_vec(),
             ..PartitionMetadata::default()
         };
-        let topic = |id: &str, partitions| TopicMetadata { topic_id: id.into(), partitions, ..TopicMetadata::default() };
+        let topic =
+            |id: &str, partitions| TopicMetadata { topic_id: id.into(), partitions, ..TopicMetadata::default() };
         let metadata = GetMetadataResponse {
             topics: vec![
                 topic("a", vec![partition(0, &[2, 1]), partition(1, &[0, 1, 2]), partition(2, &[])]),

@@ -162,7 +162,8 @@ fn what_the_brokers_cannot_hold_is_refused_and_what_they_hold_is_kept() {
         slices[0].spec.partitions.iter_mut().for_each(|partition| partition.replication_factor = replicas);
         Surroundings { slices, ..of(brokers) }
     };
-    let least = |more: Value| topic("t", json!({"spec": {"config": {"minInSyncReplicas": 2}, "replicationFactor": more}}));
+    let least =
+        |more: Value| topic("t", json!({"spec": {"config": {"minInSyncReplicas": 2}, "replicationFactor": more}}));
     let with_id = |more: Value| {
         let mut all = served(ID);
         merge(&mut all, more);
@@ -180,7 +181,10 @@ fn what_the_brokers_cannot_hold_is_refused_and_what_they_hold_is_kept() {
         assert_eq!(told(&topic, &around), expected, "{what}");
     }
     let message = judge(&topic("t", asks(4)), &of(3)).refused.unwrap().message;
-    assert!(message.starts_with("4 replicas of each partition need 4 brokers, and the Cluster main has 3"), "{message}");
+    assert!(
+        message.starts_with("4 replicas of each partition need 4 brokers, and the Cluster main has 3"),
+        "{message}"
+    );
 }
 
 #[test]
