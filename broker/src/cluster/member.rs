@@ -170,8 +170,8 @@ impl Member {
 fn needs(image: &Image, me: i32) -> usize {
     let partitions = image.slices.values().flat_map(|slice| &slice.spec.partitions);
     let is_needed = |state: &&PartitionState| {
-        let (own, others): (Vec<_>, Vec<_>) = state.isr.iter().partition(|replica| replica.broker == me);
-        !own.is_empty() && others.len() >= state.min_in_sync_replicas as usize
+        let others = state.isr.iter().filter(|replica| replica.broker != me).count();
+        others < state.isr.len() && others >= state.min_in_sync_replicas as usize
     };
     partitions.filter(is_needed).count()
 }

@@ -2,7 +2,7 @@
 
 use super::desired::Role;
 use super::{Change, Outcome, Serving};
-use crate::replication::Following;
+use crate::replication::fetcher::Following;
 use crate::storage::PartitionId;
 
 impl Serving {

@@ -31,7 +31,8 @@ use crate::context::Context;
 use crate::metadata::MetadataStore;
 use crate::partition::Partition;
 use crate::peers::Peers;
-use crate::replication::{Follow, Followers, Proposals, View};
+use crate::replication::fetcher::{Follow, Followers};
+use crate::replication::{Proposals, View};
 use crate::storage::{Log, PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
