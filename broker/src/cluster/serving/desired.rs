@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(role(&state(Some(1), 5), me), Role::Lead);
         assert!(matches!(role(&state(Some(1), 4), me), Role::Offline(_)));
         assert!(matches!(role(&state(Some(1), 6), me), Role::Offline(_)));
-        assert_eq!(role(&state(Some(2), 5), me), Role::Forward { leader: 2 });
+        assert_eq!(role(&state(Some(2), 5), me), Role::Follow { leader: 2 });
         assert_eq!(role(&state(None, 5), me), Role::Offline("broker 1 does not answer".to_owned()));
     }
 
