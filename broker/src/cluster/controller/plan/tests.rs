@@ -73,7 +73,7 @@ impl World {
     fn plan(&self) -> Plan {
         plan(&Facts {
             cluster: "main",
-            replicas: self.replicas,
+            replicas: Some(self.replicas),
             state: &self.state,
             brokers: self.brokers.iter().collect(),
             slices: self.slices.iter().map(|(key, slice)| (*key, slice)).collect(),
