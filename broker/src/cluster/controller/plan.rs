@@ -126,9 +126,10 @@ fn place_all(
     let mut load = Load::default();
     let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
     partitions.for_each(|partition| load.add(&partition.replicas));
-    let mut room = Room::new(members, takers(facts, members), load);
+    let takers = takers(facts, members);
+    let internal: Vec<_> = internal(facts, takers.len()).collect();
+    let mut room = Room::new(members, takers, load);
     let mut unplaced = Vec::new();
-    let internal: Vec<_> = internal(facts).collect();
     for wanted in facts.topics.iter().chain(&internal) {
         let registered = facts.state.topics.contains_key(&Id(wanted.id));
         let of_topic = (wanted.id, 0)..=(wanted.id, i32::MAX);
@@ -155,18 +156,23 @@ fn takers<'a>(facts: &Facts<'_>, members: &'a Members) -> Vec<&'a Member> {
     if patient && able.len() < expected { Vec::new() } else { able }
 }
 
-/// The internal topics, which no object asks for.
-fn internal(facts: &Facts<'_>) -> impl Iterator<Item = Wanted> {
-    let replication_factor = facts.replicas.unwrap_or(1).clamp(1, INTERNAL_REPLICAS);
-    facts.state.internal_topics.iter().map(move |topic| Wanted {
-        id: topic.topic_id.0,
-        name: topic.name.clone(),
-        partitions: topic.partitions,
-        made: 0,
-        replication_factor,
-        min_in_sync_replicas: TopicConfig::default_min_in_sync_replicas(replication_factor),
-        current: facts.replicas.is_some(),
-        tombstone: None,
+/// The internal topics, which no object asks for. They are made with fewer replicas if not all brokers are there, of which so
+/// many can take one, and get the others later: groups shall not wait for a broker that does not come.
+fn internal(facts: &Facts<'_>, able: usize) -> impl Iterator<Item = Wanted> {
+    let full = facts.replicas.unwrap_or(1).clamp(1, INTERNAL_REPLICAS);
+    facts.state.internal_topics.iter().map(move |topic| {
+        let is_there = facts.slices.contains_key(&(topic.topic_id.0, 0));
+        let replication_factor = if is_there { full } else { full.min(able.max(1) as i32) };
+        Wanted {
+            id: topic.topic_id.0,
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+            made: 0,
+            replication_factor,
+            min_in_sync_replicas: TopicConfig::default_min_in_sync_replicas(full),
+            current: facts.replicas.is_some(),
+            tombstone: None,
+        }
     })
 }
 
@@ -178,7 +184,7 @@ fn remember(facts: &Facts<'_>) -> Option<ClusterStateSpec> {
         let made = InternalTopic { name, topic_id, partitions: groups::PARTITIONS };
         next.get_or_insert_with(|| facts.state.clone()).internal_topics.push(made);
     }
-    let internal: Vec<_> = internal(facts).collect();
+    let internal: Vec<_> = internal(facts, 0).collect();
     for wanted in facts.topics.iter().chain(&internal) {
         let known = &next.as_ref().unwrap_or(facts.state).topics;
         let is_new = !known.contains_key(&Id(wanted.id)) && known.len() < MAX_TOPICS;
