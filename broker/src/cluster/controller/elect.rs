@@ -190,4 +190,6 @@ fn note_lost(next: &mut PartitionState, lost: Vec<Replica>) {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
