@@ -1,5 +1,6 @@
 //! How the replicas of partitions do, by their slices, and which brokers the partitions can do without. Pure.
 
+use taffrail_crds::condition::Condition;
 use taffrail_crds::slice::Replica;
 use taffrail_crds::{PartitionSlice, PartitionState};
 
@@ -8,6 +9,15 @@ pub const UNDER_REPLICATED: &str = "UnderReplicated";
 
 /// Reason: so few replicas are in sync that acks=all is refused.
 pub const BELOW_MIN: &str = "BelowMinInSyncReplicas";
+
+/// Type of the condition that says whether acknowledged records may be lost.
+pub const POSSIBLE_LOSS: &str = "PossibleLoss";
+
+/// Reason: nobody was left who had every acknowledged record for sure, so that the longest log leads.
+pub const UNCLEAN: &str = "UncleanRecovery";
+
+/// Reason: that was so, and the partitions go on.
+const RECOVERED: &str = "Recovered";
 
 /// Most partitions that a message names.
 const MAX_NAMED: usize = 5;
@@ -19,6 +29,8 @@ pub struct Health {
     partitions: usize,
     /// Those of them with fewer replicas in sync than they shall have.
     behind: Vec<Shortfall>,
+    /// Those whose leader was elected without proof that it has every acknowledged record.
+    recovering: Vec<String>,
 }
 
 /// A partition that has too few replicas in sync.
@@ -36,8 +48,11 @@ fn size(number: i32) -> usize {
 
 impl Health {
     /// Counts a partition, which shall have at least `wanted` replicas, under the name by which messages call it.
-    pub fn add(&mut self, partition: &PartitionState, wanted: i32, name: impl FnOnce() -> String) {
+    pub fn add(&mut self, partition: &PartitionState, wanted: i32, name: impl Fn() -> String) {
         self.partitions += 1;
+        if partition.recovering {
+            self.recovering.push(name());
+        }
         let in_sync = partition.isr.len();
         let wanted = partition.replicas.len().max(size(wanted));
         if in_sync < wanted {
@@ -77,6 +92,28 @@ impl Health {
             named(&self.behind.iter().collect::<Vec<_>>())
         );
         (true, "ReplicasMissing", message)
+    }
+}
+
+impl Health {
+    /// Whether acknowledged records may be lost now, why in one word, and in a sentence. It is told of until the leader has
+    /// looked into it, and stays on record (`before`) when that is over: a loss is never silent (L7).
+    pub fn possible_loss(&self, before: &[Condition]) -> (bool, &'static str, String) {
+        if !self.recovering.is_empty() {
+            let count = self.recovering.len();
+            let more = if count > MAX_NAMED { ", ..." } else { "" };
+            let names = self.recovering.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "no replica of {count} partitions was left that had every acknowledged record for sure, so the longest log \
+                 leads and the last records may be missing: {names}{more}"
+            );
+            return (true, UNCLEAN, message);
+        }
+        let before = before.iter().find(|known| known.type_ == POSSIBLE_LOSS);
+        match before.filter(|known| [UNCLEAN, RECOVERED].contains(&known.reason.as_str())) {
+            Some(known) => (false, RECOVERED, known.message.clone()),
+            None => (false, "NoneKnown", String::new()),
+        }
     }
 }
 

@@ -75,6 +75,23 @@ fn fewer_replicas_than_are_asked_for_are_told_before_there_are_more() {
 }
 
 #[test]
+fn l7_a_possible_loss_is_told_and_stays_on_record() {
+    use taffrail_crds::condition::ConditionStatus;
+    let calm = Health::of_cluster(&[slice("012/012")]);
+    assert_eq!(calm.possible_loss(&[]), (false, "NoneKnown", String::new()));
+    let mut recovering = slice("012/012 012/0");
+    recovering.spec.partitions[1].recovering = true;
+    let (is, reason, message) = Health::of_cluster(&[recovering]).possible_loss(&[]);
+    assert!(is && reason == UNCLEAN && message.ends_with("may be missing: t/1"), "{message}");
+    let mut before = Condition::new(POSSIBLE_LOSS, ConditionStatus::True, reason, message.clone());
+    for _ in 0..2 {
+        let (is, reason, kept) = calm.possible_loss(&[before.clone()]);
+        assert_eq!((is, reason, &kept), (false, RECOVERED, &message));
+        before = Condition::new(POSSIBLE_LOSS, ConditionStatus::False, reason, kept);
+    }
+}
+
+#[test]
 fn no_broker_may_go_while_a_partition_needs_all_that_it_has() {
     for (text, fragile) in [
         ("", false),

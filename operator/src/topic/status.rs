@@ -7,7 +7,7 @@ use taffrail_crds::{PartitionSlice, PartitionState, Topic, TopicStatus};
 use uuid::Uuid;
 
 use super::accept::{ACCEPTED, Identity, Verdict};
-use crate::replicas::{BELOW_MIN, Health, UNDER_REPLICATED};
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
 
 /// Reason: slices were there and are gone.
 const SLICES_LOST: &str = "SlicesLost";
@@ -35,7 +35,8 @@ pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid
     seen.lost = (made - seen.present).max(0);
     status.partitions = has_id.then_some(seen.present.max(made));
     status.ready_partitions = has_id.then_some(seen.ready);
-    for mut condition in conditions(verdict, &seen, topic.spec.partitions) {
+    let loss = told(POSSIBLE_LOSS, seen.health.possible_loss(&status.conditions));
+    for mut condition in conditions(verdict, &seen, topic.spec.partitions).into_iter().chain([loss]) {
         condition.observed_generation = generation;
         set_condition(&mut status.conditions, condition, now);
     }
@@ -114,12 +115,14 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
     };
     let under = match &verdict.accepted {
         None => Condition::new(UNDER_REPLICATED, Unknown, "NotAccepted", ""),
-        Some(_) => {
-            let (is, reason, message) = seen.health.told();
-            Condition::new(UNDER_REPLICATED, if is { True } else { False }, reason, message)
-        }
+        Some(_) => told(UNDER_REPLICATED, seen.health.told()),
     };
     vec![accepted, ready, reconciling, stalled, under]
+}
+
+fn told(type_: &str, (holds, reason, message): (bool, &str, String)) -> Condition {
+    let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+    Condition::new(type_, status, reason, message)
 }
 
 /// Whether all partitions can be written and read.
@@ -186,8 +189,10 @@ pub fn events(old: &TopicStatus, new: &TopicStatus) -> Vec<News> {
             news.push(News { warning, reason: ready.reason, note: ready.message });
         }
     }
-    if let Some(under) = changed(UNDER_REPLICATED).filter(|condition| condition.reason == BELOW_MIN) {
-        news.push(News { warning: true, reason: under.reason, note: under.message });
+    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN)] {
+        if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
+            news.push(News { warning: true, reason: told.reason, note: told.message });
+        }
     }
     news
 }

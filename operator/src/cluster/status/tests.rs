@@ -98,7 +98,7 @@ fn partitions_with_too_few_replicas_in_sync_are_told_those_of_internal_topics_to
         });
         let slices = vec![taffrail_crds::PartitionSlice::new("x", serde_json::from_value(spec).unwrap())];
         let pods = vec![pod(0, ready()), pod(1, ready())];
-        of(&Fetched { slices, pods, ..Fetched::default() }, &Outcome::default(), &[])
+        of(&Fetched { pods, slices, ..Fetched::default() }, &Outcome::default(), &[])
     };
     let replica = |broker: i32| json!({"broker": broker, "incarnation": 1});
     let status = slice(json!([replica(0)]));
