@@ -9,7 +9,8 @@ use std::time::Duration;
 use taffrail_crds::BrokerSpec;
 use uuid::Uuid;
 
-use super::members::{Member, Members};
+use super::members::{LogEnd, Member, Members};
+use crate::replication::proposals::ByPartition;
 
 /// What a broker said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub struct Beat {
     pub faults: BTreeMap<(Uuid, i32), String>,
     /// Partitions that it was elected for without proof, and whose log it has found and serves.
     pub recovered: BTreeSet<(Uuid, i32)>,
+    /// In-sync replicas that it asks for where it leads.
+    pub proposals: ByPartition,
+    /// Where its logs end of partitions that nobody leads and that name it as one of those that were eligible last.
+    pub ends: BTreeMap<(Uuid, i32), LogEnd>,
 }
 
 /// What was heard, and when, by a clock that only goes forward.
@@ -81,6 +86,8 @@ impl Liveness {
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
                 member.recovered.clone_from(&beat.recovered);
+                member.proposals.clone_from(&beat.proposals);
+                member.ends.clone_from(&beat.ends);
             }
             (spec.id, member)
         };

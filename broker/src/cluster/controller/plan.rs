@@ -45,6 +45,8 @@ pub struct Facts<'a> {
     pub topics: Vec<Wanted>,
     /// What was heard of brokers.
     pub liveness: &'a Liveness,
+    /// Leadership goes back to the preferred replicas now, where all are in sync.
+    pub balance: bool,
     /// Since when this controller acts, by the clock of `liveness`.
     pub acting: Duration,
     /// Now, by that clock.
@@ -102,7 +104,7 @@ fn settle_all(facts: &Facts<'_>, members: &Members) -> BTreeMap<(Uuid, i32), Par
     for (key, slice) in facts.slices.iter().filter(|(_, slice)| slice.tombstone.is_none()) {
         let mut next: Option<PartitionSliceSpec> = None;
         for (place, partition) in slice.partitions.iter().enumerate() {
-            if let Some(settled) = settle(key.0, partition, members) {
+            if let Some(settled) = settle(key.0, partition, members, facts.balance) {
                 next.get_or_insert_with(|| (*slice).clone()).partitions[place] = settled;
             }
         }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use taffrail_crds::slice::UncleanRecovery;
 use taffrail_crds::{Kind, PartitionSlice, PartitionSliceSpec, admission};
 
 use super::super::members::tests::members;
@@ -46,14 +47,14 @@ fn restart(members: &mut Members, broker: i32, clean: bool) {
 
 #[test]
 fn nothing_changes_while_all_is_well() {
-    assert_eq!(settle(TOPIC, &partition(&[0, 1, 2], 2), &members(3)), None);
+    assert_eq!(settle(TOPIC, &partition(&[0, 1, 2], 2), &members(3), false), None);
 }
 
 #[test]
 fn i7_a_leader_that_dies_is_followed_by_the_next_in_sync_replica() {
     let mut members = members(3);
     fence(&mut members, 0);
-    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members).unwrap();
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false).unwrap();
     assert_eq!((next.leader, next.leader_epoch, next.partition_epoch), (Some(1), 4, 6));
     assert_eq!((next.isr, next.elr), (vec![replica(1), replica(2)], vec![]));
 }
@@ -62,14 +63,14 @@ fn i7_a_leader_that_dies_is_followed_by_the_next_in_sync_replica() {
 fn the_only_replica_waits_for_its_broker_and_leads_again() {
     let mut members = members(1);
     fence(&mut members, 0);
-    let away = settle(TOPIC, &partition(&[0], 1), &members).unwrap();
+    let away = settle(TOPIC, &partition(&[0], 1), &members, false).unwrap();
     assert_eq!((away.leader, away.leader_epoch), (None, 4));
     assert_eq!((&away.isr, &away.elr), (&vec![], &vec![replica(0)]));
     assert_eq!(away.fault.as_deref(), Some("broker 0 does not answer"));
-    assert_eq!(settle(TOPIC, &away, &members), None);
+    assert_eq!(settle(TOPIC, &away, &members, false), None);
 
     members.get_mut(&0).unwrap().fenced = false;
-    let back = settle(TOPIC, &away, &members).unwrap();
+    let back = settle(TOPIC, &away, &members, false).unwrap();
     assert_eq!((back.leader, back.leader_epoch, back.recovering, back.fault), (Some(0), 5, false, None));
     assert_eq!((back.isr, back.elr), (vec![replica(0)], vec![]));
 }
@@ -78,7 +79,7 @@ fn the_only_replica_waits_for_its_broker_and_leads_again() {
 fn a_session_that_lost_nothing_leads_on_under_another_epoch() {
     let mut members = members(1);
     restart(&mut members, 0, true);
-    let next = settle(TOPIC, &partition(&[0], 1), &members).unwrap();
+    let next = settle(TOPIC, &partition(&[0], 1), &members, false).unwrap();
     assert_eq!((next.leader, next.leader_epoch, next.recovering), (Some(0), 4, false));
     assert_eq!(next.isr, [Replica { broker: 0, incarnation: 110 }]);
 }
@@ -87,19 +88,19 @@ fn a_session_that_lost_nothing_leads_on_under_another_epoch() {
 fn m6_a_session_that_may_have_lost_something_leads_only_as_the_last_one_and_says_so() {
     let mut members = members(2);
     restart(&mut members, 0, false);
-    let one = settle(TOPIC, &partition(&[0], 1), &members).unwrap();
+    let one = settle(TOPIC, &partition(&[0], 1), &members, false).unwrap();
     assert_eq!((one.leader, one.leader_epoch, one.recovering), (Some(0), 4, true));
 
-    assert_eq!(settle(TOPIC, &one, &members), None, "it has not found its log yet");
+    assert_eq!(settle(TOPIC, &one, &members, false), None, "it has not found its log yet");
     members.get_mut(&0).unwrap().faults.insert((TOPIC, 0), "its log is missing".to_owned());
-    let faulty = settle(TOPIC, &one, &members).unwrap();
+    let faulty = settle(TOPIC, &one, &members, false).unwrap();
     assert_eq!((faulty.leader, faulty.recovering), (None, true), "without proof it stays");
     members.get_mut(&0).unwrap().faults.clear();
     members.get_mut(&0).unwrap().recovered.insert((TOPIC, 0));
-    let found = settle(TOPIC, &one, &members).unwrap();
+    let found = settle(TOPIC, &one, &members, false).unwrap();
     assert_eq!((found.leader, found.leader_epoch, found.recovering), (Some(0), 4, false));
 
-    let two = settle(TOPIC, &partition(&[0, 1], 2), &members).unwrap();
+    let two = settle(TOPIC, &partition(&[0, 1], 2), &members, false).unwrap();
     assert_eq!((two.leader, two.isr, two.elr), (Some(1), vec![replica(1)], vec![]));
     assert_eq!(two.last_known_elr, [replica(0)]);
 }
@@ -109,7 +110,7 @@ fn l8_nobody_leads_without_proof_where_that_is_forbidden() {
     let mut members = members(1);
     restart(&mut members, 0, false);
     let strict = PartitionState { unclean_recovery: UncleanRecovery::None, ..partition(&[0], 1) };
-    let next = settle(TOPIC, &strict, &members).unwrap();
+    let next = settle(TOPIC, &strict, &members, false).unwrap();
     assert_eq!((next.leader, next.recovering), (None, false));
     assert!(next.fault.unwrap().contains("may have lost acknowledged records"));
 }
@@ -119,13 +120,13 @@ fn the_last_replicas_stay_eligible_while_too_few_are_in_sync() {
     let mut members = members(3);
     fence(&mut members, 1);
     fence(&mut members, 2);
-    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members).unwrap();
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false).unwrap();
     assert_eq!((next.leader, &next.isr, &next.elr), (Some(0), &vec![replica(0)], &vec![replica(1), replica(2)]));
     fence(&mut members, 0);
-    let next = settle(TOPIC, &next, &members).unwrap();
+    let next = settle(TOPIC, &next, &members, false).unwrap();
     assert_eq!((next.leader, next.isr.len(), next.elr.len()), (None, 0, 3));
     members.get_mut(&2).unwrap().fenced = false;
-    let next = settle(TOPIC, &next, &members).unwrap();
+    let next = settle(TOPIC, &next, &members, false).unwrap();
     assert_eq!((next.leader, next.isr, next.elr), (Some(2), vec![replica(2)], vec![replica(1), replica(0)]));
 }
 
@@ -133,11 +134,11 @@ fn the_last_replicas_stay_eligible_while_too_few_are_in_sync() {
 fn a_broker_that_cannot_serve_a_partition_does_not_lead_it_and_its_reason_is_kept() {
     let mut members = members(1);
     members.get_mut(&0).unwrap().faults.insert((TOPIC, 0), "its log is missing".to_owned());
-    let next = settle(TOPIC, &partition(&[0], 1), &members).unwrap();
+    let next = settle(TOPIC, &partition(&[0], 1), &members, false).unwrap();
     assert_eq!((next.leader, next.fault.as_deref()), (None, Some("broker 0: its log is missing")));
-    assert_eq!(settle(TOPIC, &next, &members), None, "it is not tried again and again");
+    assert_eq!(settle(TOPIC, &next, &members, false), None, "it is not tried again and again");
     members.get_mut(&0).unwrap().faults.clear();
-    assert_eq!(settle(TOPIC, &next, &members).unwrap().leader, Some(0));
+    assert_eq!(settle(TOPIC, &next, &members, false).unwrap().leader, Some(0));
 }
 
 #[test]
@@ -146,9 +147,9 @@ fn i9_a_broker_that_is_about_to_stop_is_elected_only_if_there_is_no_other() {
     fence(&mut members, 0);
     members.get_mut(&1).unwrap().stopping = true;
     let partition = partition(&[0, 1, 2], 1);
-    assert_eq!(settle(TOPIC, &partition, &members).unwrap().leader, Some(2));
+    assert_eq!(settle(TOPIC, &partition, &members, false).unwrap().leader, Some(2));
     fence(&mut members, 2);
-    assert_eq!(settle(TOPIC, &partition, &members).unwrap().leader, Some(1));
+    assert_eq!(settle(TOPIC, &partition, &members, false).unwrap().leader, Some(1));
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -200,10 +201,10 @@ proptest! {
                 }
                 Step::Fault(broker, false) => members.get_mut(&broker).unwrap().faults.clear(),
             }
-            let Some(next) = settle(TOPIC, &partition, &members) else { continue };
+            let Some(next) = settle(TOPIC, &partition, &members, false) else { continue };
             let faults = admission::admit_kind(Kind::PartitionSlice, &document(&next), Some(&document(&partition)));
             prop_assert!(faults.is_empty(), "{faults:?}: {partition:?} to {next:?}");
-            prop_assert_eq!(settle(TOPIC, &next, &members), None);
+            prop_assert_eq!(settle(TOPIC, &next, &members, false), None);
             if let Some(leader) = leadership(&next) {
                 let member = &members[&leader.broker];
                 prop_assert!(!member.fenced && member.incarnation == leader.incarnation && member.faults.is_empty());

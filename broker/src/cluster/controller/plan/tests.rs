@@ -44,6 +44,7 @@ struct World {
     liveness: Liveness,
     now: u64,
     replicas: i32,
+    balance: bool,
 }
 
 impl World {
@@ -56,6 +57,7 @@ impl World {
             liveness: Liveness::new(Duration::from_secs(6)),
             now: 100,
             replicas: brokers,
+            balance: false,
         };
         world.hear(0..brokers);
         world
@@ -77,6 +79,7 @@ impl World {
             slices: self.slices.iter().map(|(key, slice)| (*key, slice)).collect(),
             topics: self.topics.clone(),
             liveness: &self.liveness,
+            balance: self.balance,
             acting: Duration::from_secs(50),
             now: Duration::from_secs(self.now),
             wall_millis: self.now as i64 * 1_000,
