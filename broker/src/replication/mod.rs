@@ -1,12 +1,13 @@
 //! Copies of partitions: how a leader follows its followers, and a follower its leader. `docs/replication.md` is the design.
 //!
 //! - [`leader`]: the high watermark and the in-sync replicas as the leader sees them (pure);
-//! - `follower`: what a follower does with what it is sent (pure);
+//! - [`follower`]: what a follower does with what it is sent (pure);
 //! - `fetcher`: the tasks and streams around it;
 //! - [`proposals`]: changes of in-sync replicas that leaders ask the controller for.
 
 use taffrail_crds::slice::{PartitionState, Replica};
 
+pub mod follower;
 pub mod leader;
 pub mod proposals;
 
