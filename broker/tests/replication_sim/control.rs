@@ -119,6 +119,10 @@ impl World {
         let (epoch, acting) = (control.epoch, control.since);
         let (spec, registered) = (self.store.slices[slice].clone(), self.store.brokers[brokers].clone());
         if spec.controller_epoch > epoch {
+            // It has been replaced: it may only be elected anew.
+            if let Some(process) = self.process(broker) {
+                process.control = None;
+            }
             return;
         }
         let Some(process) = self.nodes[broker as usize].process.as_ref() else { return };

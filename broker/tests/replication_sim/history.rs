@@ -100,9 +100,9 @@ impl History {
 
     /// Somebody leads who was elected without proof: what it does not have is lost, and said to be.
     pub(crate) fn recover(&mut self, log: &ReplicaLog) -> u64 {
-        let gone = |(base, batch): &(&i64, &Batch)| **base >= self.start && log.all.at(**base) != Some(*batch);
-        let gone: Vec<_> = self.committed.iter().filter(gone).map(|(base, batch)| (*base, batch.value)).collect();
-        let gone: Vec<_> = gone.into_iter().filter(|(base, _)| *base >= log.all.start).collect();
+        let kept = |(base, batch): &(&i64, &Batch)| log.all.at(**base) == Some(*batch);
+        let known = self.committed.range(log.all.start..);
+        let gone: Vec<_> = known.filter(|it| !kept(it)).map(|(base, batch)| (*base, batch.value)).collect();
         for (base, value) in &gone {
             self.committed.remove(base);
             self.by_value.remove(value);

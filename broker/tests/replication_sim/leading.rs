@@ -12,8 +12,8 @@ use super::planted::Planted;
 use super::replica::{Fetch, Fetched, Leading, Role};
 use super::world::{Message, Refusal, World};
 
-/// Most batches in one answer.
-const BATCHES: usize = 3;
+/// Most batches in one answer, once all is well.
+const BATCHES: usize = 1_000;
 /// When a leader that takes silence for refusal loses patience, in microseconds.
 const PATIENCE: u64 = 2_000_000;
 
@@ -118,7 +118,8 @@ impl World {
         let clock = self.clock(broker);
         if let Some(leading) = self.leading(broker, partition) {
             leading.leader.fetched(from, position.written, clock);
-            leading.positions.insert(from.broker, (from.incarnation, position.written));
+            let known = leading.positions.entry(from.broker).or_default();
+            *known = (*known).max((from.incarnation, position.written));
             if position.max_bytes > 0 {
                 leading.demands.insert(from.broker, fetch);
             }
@@ -129,6 +130,7 @@ impl World {
     fn answer(&mut self, broker: i32, fetch: &Fetch, outcome: Outcome) {
         let (partition, next) = (fetch.partition, fetch.position.next);
         let high_watermark = self.leading(broker, partition).map_or(0, |leading| leading.high_watermark);
+        let most = if self.faulty { self.options.answer_batches } else { BATCHES };
         let log = self.log(broker, partition);
         let mut answer = Answer {
             leader_epoch: fetch.leader_epoch,
@@ -141,7 +143,7 @@ impl World {
         if answer.outcome == Outcome::Matches {
             let first = log.all.batches.partition_point(|batch| batch.next <= next);
             let written = log.all.batches[first..].iter().take_while(|batch| batch.next <= log.written_end);
-            answer.batches = written.take(BATCHES).map(|batch| batch.bytes.clone()).collect();
+            answer.batches = written.take(most).map(|batch| batch.bytes.clone()).collect();
         }
         let to = fetch.from.broker;
         self.send(broker, to, Message::Fetched(Box::new(Fetched { partition, answer })));

@@ -24,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) late: u64,
+    /// Most batches in one answer to a follower.
+    pub(crate) answer_batches: usize,
     /// Longest time that a message usually takes, in microseconds.
     pub(crate) latency: u64,
     /// Longest time that a write to a log usually takes, in microseconds.
@@ -61,6 +63,7 @@ impl Options {
             careful: one_of(&[0, 1, 1]) == 1,
             producers: one_of(&[1, 2, 3]) as usize,
             in_flight: one_of(&[1, 2, 4]) as usize,
+            answer_batches: one_of(&[1, 3, 50]) as usize,
             lost: one_of(&[30, 100, 400, 1_000_000]),
             doubled: one_of(&[30, 200, 1_000_000]),
             late: one_of(&[40, 200, 1_000_000]),

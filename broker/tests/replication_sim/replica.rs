@@ -282,7 +282,7 @@ impl World {
         let extent = Extent { start: log.all.start, end: log.all.end };
         let leader = Leader::new(view, known, extent, clock);
         let leading = Leading {
-            high_watermark: leader.high_watermark(),
+            high_watermark: known.clamp(extent.start, extent.end),
             leader,
             epoch,
             waiting: Vec::new(),
