@@ -325,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn replicas_that_are_missing_or_new_are_waited_for() {
+        for reason in [Reason::NotEnoughReplicas, Reason::OffsetNotAvailable] {
+            let outcome = Outcome::NotApplied.into();
+            let told = LogError { reason: reason.into(), retriable: true, outcome, ..LogError::default() };
+            let error = Error::from(told);
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, RequestOutcome::NotApplied));
+            assert!(error.worth_a_retry() && !error.stale_metadata(), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn the_log_error_in_a_status_decides() {
         let detail = LogError {
             reason: Reason::DiskFull.into(),

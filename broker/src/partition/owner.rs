@@ -138,7 +138,7 @@ impl Owner {
         loop {
             tokio::select! {
                 biased;
-                () = next(&mut self.ticks) => self.follow(|state, now| state.tick(now)),
+                () = next(&mut self.ticks) => self.follow(State::tick),
                 result = oldest(&mut self.in_flight) => self.settle(result),
                 count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE), if !self.rolling_back => {
                     if count == 0 || self.take(&mut taken) {

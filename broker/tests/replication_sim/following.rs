@@ -1,0 +1,112 @@
+//! A follower at work, around the real machine.
+
+use taffrail_broker::replication::follower::Effect;
+
+use super::counts::Seen;
+use super::log::{Batch, Operation};
+use super::planted::Planted;
+use super::replica::{Fetch, Fetched, Following, Role, held};
+use super::world::{Event, Message, World};
+
+impl World {
+    fn following(&mut self, broker: i32, partition: usize) -> Option<&mut Following> {
+        match &mut self.slot(broker, partition)?.role {
+            Role::Following(following) => Some(following),
+            _ => None,
+        }
+    }
+
+    /// Tells the leader what there is to tell.
+    pub(crate) fn ask(&mut self, broker: i32, partition: usize) {
+        let (from, planted) = (self.replica(broker), self.options.planted);
+        let Some(following) = self.following(broker, partition) else { return };
+        let Some(mut position) = following.follower.ask() else { return };
+        if planted == Some(Planted::CountedBeforeWritten) {
+            position.written = position.next;
+        }
+        let (leader, leader_epoch) = (following.leader, following.epoch);
+        let fetch = Fetch { from, partition, leader_epoch, position };
+        self.send(broker, leader, Message::Fetch(Box::new(fetch)));
+    }
+
+    /// An answer arrives, from whichever leader.
+    pub(crate) fn fetched(&mut self, broker: i32, from: i32, fetched: Fetched) {
+        let Fetched { partition, mut answer } = fetched;
+        let (now, planted) = (self.now, self.options.planted);
+        let Some(following) = self.following(broker, partition) else { return };
+        if following.leader == from {
+            following.heard = now;
+        }
+        if answer.leader_epoch != following.epoch {
+            if planted == Some(Planted::OlderEpochAccepted) {
+                answer.leader_epoch = following.epoch;
+            }
+            self.counts.saw(Seen::OtherEpoch);
+        }
+        let Some(following) = self.following(broker, partition) else { return };
+        let effects = following.follower.answer(answer);
+        self.carry_out(broker, partition, effects);
+    }
+
+    pub(crate) fn again(&mut self, broker: i32, partition: usize, term: u32) {
+        if let Some(following) = self.following(broker, partition)
+            && following.term == term
+        {
+            following.follower.again();
+            self.ask(broker, partition);
+        }
+    }
+
+    pub(crate) fn follower_wrote(&mut self, broker: i32, partition: usize) {
+        let node = &mut self.nodes[broker as usize];
+        let log = &node.disk.logs[partition];
+        let Some(process) = &mut node.process else { return };
+        let Role::Following(following) = &mut process.slots[partition].role else { return };
+        let effects = following.follower.written(Ok(()), || held(log));
+        self.carry_out(broker, partition, effects);
+    }
+
+    fn carry_out(&mut self, broker: i32, partition: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            let operation = match effect {
+                Effect::Append(bytes, header) => Operation::Append(Batch::of(bytes, &header)),
+                Effect::Trim(to) => Operation::Trim(to),
+                Effect::Truncate(to) => {
+                    self.truncates(broker, partition);
+                    Operation::Truncate(to)
+                }
+                Effect::Restart(at) => {
+                    self.counts.saw(Seen::Restarted);
+                    Operation::Restart(at)
+                }
+                Effect::Pause(_) => {
+                    let after = self.millis(50, 500);
+                    let life = self.life(broker);
+                    if let Some(term) = self.following(broker, partition).map(|following| following.term) {
+                        self.schedule(after, Event::Again { broker, life, partition, term });
+                    }
+                    continue;
+                }
+                Effect::Fault(why) => panic!("T4: the replica of broker {broker} stops: {why}"),
+            };
+            self.submit(broker, partition, operation);
+        }
+        let Some(high_watermark) = self.following(broker, partition).map(|it| it.follower.high_watermark()) else {
+            return;
+        };
+        let by = format!("follower {broker}");
+        let log = &mut self.nodes[broker as usize].disk.logs[partition];
+        self.histories[partition].commit(log, high_watermark, &by);
+        self.ask(broker, partition);
+    }
+
+    fn truncates(&mut self, broker: i32, partition: usize) {
+        self.counts.saw(Seen::Truncated);
+        if let Some(following) = self.following(broker, partition) {
+            following.truncations += 1;
+            if following.truncations == 2 {
+                self.counts.saw(Seen::TruncatedTwice);
+            }
+        }
+    }
+}
