@@ -4,9 +4,11 @@
 //! just begun to act waits a whole session before it takes silence for death: it may have been deaf before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use taffrail_crds::BrokerSpec;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::members::{LogEnd, Member, Members};
@@ -34,6 +36,7 @@ pub struct Beat {
 pub struct Liveness {
     session: Duration,
     heard: BTreeMap<i32, (Duration, Beat)>,
+    news: Arc<Notify>,
 }
 
 /// Whether a broker's registration says what is so.
@@ -50,7 +53,7 @@ pub enum Fencing {
 impl Liveness {
     /// A broker is dead after so much silence.
     pub fn new(session: Duration) -> Self {
-        Self { session, heard: BTreeMap::new() }
+        Self { session, heard: BTreeMap::new(), news: Arc::default() }
     }
 
     /// After how much silence a broker is dead.
@@ -58,12 +61,21 @@ impl Liveness {
         self.session
     }
 
+    /// Told when a broker says something else than before.
+    pub fn news(&self) -> Arc<Notify> {
+        self.news.clone()
+    }
+
     /// A broker was heard now.
     pub fn hear(&mut self, broker: i32, beat: Beat, now: Duration) {
-        let newer = self.heard.get(&broker).is_none_or(|(_, last)| last.incarnation <= beat.incarnation);
-        if newer {
-            self.heard.insert(broker, (now, beat));
+        let last = self.heard.get(&broker).map(|(_, last)| last);
+        if last.is_some_and(|last| last.incarnation > beat.incarnation) {
+            return;
         }
+        if last != Some(&beat) {
+            self.news.notify_one();
+        }
+        self.heard.insert(broker, (now, beat));
     }
 
     /// What is to become of a registration, for one that acts since `acting`.

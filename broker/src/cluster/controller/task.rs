@@ -110,6 +110,7 @@ type Written = Vec<(Key, Option<String>)>;
 impl Task {
     async fn serve(&mut self) {
         let mut term: Option<Term> = None;
+        let news = self.parts.liveness.lock().news();
         loop {
             let leadership = self.parts.leadership.borrow_and_update().clone();
             match leadership {
@@ -133,6 +134,7 @@ impl Task {
             tokio::select! {
                 changed = self.parts.image.changed() => if changed.is_err() { return },
                 changed = self.parts.leadership.changed() => if changed.is_err() { return },
+                () = news.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -177,7 +179,7 @@ impl Task {
         let context = &self.parts.context;
         plan(&Facts {
             cluster: &self.parts.identity.cluster,
-            replicas: image.cluster.as_ref().map_or(1, |cluster| cluster.spec.spec.replicas),
+            replicas: image.cluster.as_ref().map(|cluster| cluster.spec.spec.replicas),
             state,
             brokers: image.brokers.values().map(|stored| &stored.spec).collect(),
             slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),

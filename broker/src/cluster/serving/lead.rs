@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
-use taffrail_crds::slice::PARTITIONS_PER_SLICE;
+use taffrail_crds::slice::{PARTITIONS_PER_SLICE, Replica};
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 
 use super::desired::{Role, role};
 use super::{Change, Outcome, Serving};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
-use crate::partition::{LeadError, Partition};
+use crate::partition::{LeadError, Partition, Replicated, Term};
+use crate::replication::{Proposals, View};
 use crate::storage::{Log, PartitionId, StorageError, blocking};
 
 /// Slices that are read at a time.
@@ -54,7 +55,7 @@ impl Serving {
         let taken: Vec<_> =
             states.iter().filter(|(id, state)| confirmed.contains(&(*id, state.partition_epoch))).collect();
         let logs = self.logs(&taken).await?;
-        let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state.leader_epoch, log));
+        let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state, log));
         let opened = futures::future::join_all(opened).await;
         let mut all = taken.len() == wanted.len();
         for (id, partition) in opened {
@@ -116,11 +117,20 @@ impl Serving {
         .await
     }
 
-    async fn open(&self, id: PartitionId, epoch: i32, log: Arc<dyn Log>) -> (PartitionId, Result<Partition, NotLed>) {
+    async fn open(
+        &self,
+        id: PartitionId,
+        state: &PartitionState,
+        log: Arc<dyn Log>,
+    ) -> (PartitionId, Result<Partition, NotLed>) {
         let Some(settings) = self.served.get(&id.topic).map(|served| served.settings.clone()) else {
             return (id, Err(StorageError::Closed.into()));
         };
-        let partition = Partition::lead(log, self.context.clone(), settings, Some(epoch)).await;
+        let me = Replica { broker: self.me.broker, incarnation: self.me.incarnation };
+        let (view, proposals) = (View::of(state, me), Arc::new(Proposals::default()));
+        let replicated = Some(Replicated { view, high_watermark: 0, proposals });
+        let term = Term { epoch: Some(state.leader_epoch), replicated };
+        let partition = Partition::lead(log, self.context.clone(), settings, term).await;
         (id, partition.map_err(NotLed::from))
     }
 }

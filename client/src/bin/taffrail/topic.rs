@@ -300,7 +300,7 @@ async fn apply(admin: &Admin, files: &[PathBuf], dry_run: bool) -> Result<()> {
 
 async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -> Result<()> {
     let name = &topic.topic_name();
-    let wanted = topic.spec.config.entries();
+    let wanted = topic.spec.config.entries(topic.spec.replication_factor.unwrap_or(1));
     let wanted = wanted.iter().filter(|entry| !entry.is_default);
     let present = match admin.describe_topics(&[name], false).await {
         Ok(found) => found.into_iter().next(),

@@ -127,18 +127,14 @@ impl World {
         let (session, written) = &mut self.followers[broker as usize];
         session.incarnation += 10;
         let session = *session;
-        match left {
-            Some(left) => {
-                *written = left.min(*written);
-                self.remove(broker);
-            }
-            None => {
-                for replica in self.slice.isr.iter_mut().filter(|replica| replica.broker == broker) {
-                    *replica = session;
-                }
-                self.slice.partition_epoch += 1;
-            }
+        if let Some(left) = left {
+            *written = left.min(*written);
+            return self.remove(broker);
         }
+        for replica in self.slice.isr.iter_mut().filter(|replica| replica.broker == broker) {
+            *replica = session;
+        }
+        self.slice.partition_epoch += 1;
     }
 
     fn check(&mut self, before: i64) -> Result<(), TestCaseError> {
