@@ -128,7 +128,7 @@ impl World {
         let Some(process) = self.nodes[broker as usize].process.as_ref() else { return };
         let plan = plan(&Facts {
             cluster: "main",
-            replicas: self.options.brokers,
+            replicas: Some(self.options.brokers),
             state: &cluster_state(epoch),
             brokers: registered.values().map(|(_, spec)| spec).collect(),
             slices: [((TOPIC, 0), &*spec)].into(),

@@ -174,7 +174,9 @@ impl World {
                 };
                 let keeps = state.isr.iter().chain(&state.elr).filter(known).count();
                 let replica = state.replicas.contains(broker);
-                !replica || others >= state.min_in_sync_replicas as usize && keeps > 0
+                // A leader may be left alone with what is acknowledged, if that is enough to acknowledge.
+                let alone = state.leader == Some(*broker) && state.min_in_sync_replicas == 1;
+                !replica || !alone && others >= state.min_in_sync_replicas as usize && keeps > 0
             })
         })
     }

@@ -165,9 +165,10 @@ impl View<'_> {
         self.members.get(&replica.broker).filter(|member| member.incarnation == replica.incarnation)
     }
 
-    /// Its broker has come back and does not vouch for it.
+    /// Its broker has come back and does not vouch for it. A session that is newer than the registration that is seen says only
+    /// that the watch is behind: the registration and the slice are objects of their own.
     fn has_lost(&self, replica: Replica) -> bool {
-        self.members.get(&replica.broker).is_some_and(|member| member.incarnation != replica.incarnation)
+        self.members.get(&replica.broker).is_some_and(|member| member.incarnation > replica.incarnation)
     }
 
     fn is_faulty(&self, member: &Member) -> bool {

@@ -315,6 +315,7 @@ impl Serving {
     }
 
     fn slot(&self, id: PartitionId, place: Place, high_watermark: i64) -> Slot {
+        self.proposals.forget_others(id, place.state.leader_epoch);
         let partition = match &place.role {
             Role::Lead => Partition::offline(id, Some("its leader is about to begin".to_owned())),
             Role::Follow { leader } | Role::Forward { leader } => {

@@ -22,6 +22,8 @@ const POSITIONS_AT_ONCE: usize = 1_000;
 const MESSAGES_AHEAD: usize = 2;
 /// Words of partitions that are taken at once.
 const WORDS_AT_ONCE: usize = 1_000;
+/// How long a stream may take to begin.
+const BEGIN: Duration = Duration::from_secs(10);
 /// Before a broken stream is made anew: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -103,7 +105,8 @@ impl Line {
     async fn follow(&mut self, peer: &Peer, queue: &mut mpsc::UnboundedReceiver<ToLine>) -> Result<bool, LogError> {
         let mut client = peer.replicas().map_err(|refused| *refused.0)?;
         let (messages, outbound) = mpsc::channel(MESSAGES_AHEAD);
-        let stream = client.fetch(ReceiverStream::new(outbound)).await;
+        let stream = tokio::time::timeout(BEGIN, client.fetch(ReceiverStream::new(outbound))).await;
+        let stream = stream.map_err(|_| peer.broken())?;
         let mut stream: Streaming<FetchResponse> = stream.map_err(|status| peer.failed(&status))?.into_inner();
         peer.reached();
         self.due.clear();

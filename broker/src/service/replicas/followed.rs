@@ -38,8 +38,9 @@ pub(super) struct Followed {
 impl Followed {
     /// Its history was found to be this log's: what it has written counts (H1).
     pub(super) fn matches(&mut self) {
-        self.matched = true;
-        self.partition.fetched(self.by, self.written);
+        if !std::mem::replace(&mut self.matched, true) {
+            self.partition.fetched(self.by, self.written);
+        }
     }
 
     /// The answer to its demand, with the ends.

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use taffrail_broker::cluster::Session;
+use taffrail_broker::partition::{Partition, Replicated, Term};
+use taffrail_broker::replication::View;
 use taffrail_broker::replication::fetcher::{Follow, Followers, Following};
 use taffrail_broker::storage::{Extent, Log, PartitionId};
-use taffrail_broker::topics::Settings;
+use taffrail_broker::topics::{Assignment, Settings, Topic};
+use taffrail_crds::slice::Replica;
 use taffrail_proto::internal::v1::replicas_client::ReplicasClient;
 use taffrail_proto::internal::v1::{FetchPosition, FetchRequest, FetchedPart, PartitionRef};
 use taffrail_proto::v1::{DeleteRecordsRequest, Reason};
@@ -221,6 +224,46 @@ async fn a_disk_that_is_full_for_a_while_delays_the_copy() {
     assert_eq!((bench.log(1, 0).extent().end, follow.fault()), (0, None));
     bench.cluster.nodes[1].public.disk.set_full(false);
     bench.same(0, 1, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a1_h1_h7_acks_all_waits_for_what_the_follower_writes() {
+    let bench = Bench::start(2).await;
+    bench.lead(0, 1, 1).await;
+    let (node, log) = (bench.cluster.nodes[0].broker(), bench.log(0, 0));
+    let image = node.topics.full_image();
+    let topic = image.topic(TOPIC).unwrap();
+    topic.partitions[0].stop().await;
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::of(&taffrail_crds::TopicConfig::default())));
+    let in_session = |broker| Replica { broker, incarnation: 1 };
+    let view = View {
+        me: in_session(0),
+        leader_epoch: 2,
+        partition_epoch: 7,
+        replicas: vec![0, 1],
+        isr: vec![in_session(0), in_session(1)],
+        min_in_sync_replicas: 2,
+    };
+    let replicated = Replicated { view, high_watermark: 0, proposals: Arc::default() };
+    let term = Term { epoch: Some(2), replicated: Some(replicated) };
+    let partition = Partition::lead(log, node.context.clone(), settings.clone(), term).await.unwrap();
+    let assignment = Assignment { leader_epoch: 2, ..topic.assignments[0].clone() };
+    let led = Topic::new(TOPIC.into(), topic.id, settings, vec![(partition.clone(), assignment)]);
+    node.topics.change(vec![Arc::new(led)], &[]);
+    let produced = bench.produce(0, 0, 1);
+    tokio::pin!(produced);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut produced).await;
+    assert!(early.is_err(), "nobody follows");
+    assert_eq!(partition.snapshot().high_watermark, 0);
+    let follow = bench.follow(1, 0, of(0, 2));
+    tokio::time::timeout(PATIENCE, produced).await.unwrap();
+    let begun = Instant::now();
+    bench.produce(0, 0, 50).await;
+    // Far below the interval of news: what is written is told at once.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(partition.snapshot().high_watermark, 153);
+    bench.same(0, 1, 0).await;
+    until(|| follow.high_watermark() == 153).await;
 }
 
 /// A follower whose every word is chosen.

@@ -64,6 +64,18 @@ fn i7_a_leader_that_dies_is_followed_by_the_next_in_sync_replica() {
     assert_eq!((next.isr, next.elr), (vec![replica(1), replica(2)], vec![]));
 }
 
+/// The watch of registrations may be behind that of slices: a controller that is not the one who wrote them knows less.
+#[test]
+fn m4_a_session_that_is_newer_than_the_known_registration_has_lost_nothing() {
+    let mut before = partition(&[0, 1], 2);
+    for replica in &mut before.isr {
+        replica.incarnation += 100;
+    }
+    let next = settle(TOPIC, &before, &members(2), false).unwrap();
+    assert_eq!((next.leader, &next.isr, &next.elr), (None, &vec![], &before.isr), "{next:?}");
+    assert_eq!(next.last_known_elr, []);
+}
+
 #[test]
 fn the_only_replica_waits_for_its_broker_and_leads_again() {
     let mut members = members(1);
