@@ -33,8 +33,7 @@ enum Step {
     Commit(i32),
     Propose(i32, i32),
     Tell(i32),
-    /// Stops without notice, and loses so many of its last records with its machine.
-    Crash(i32, Option<usize>),
+    Crash(i32, Down),
     Start(i32),
     Fence(i32),
     Unfence(i32),
@@ -54,7 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => broker().prop_map(Step::Commit),
         8 => (broker(), broker()).prop_map(|(leader, other)| Step::Propose(leader, other)),
         6 => broker().prop_map(Step::Tell),
-        2 => (broker(), prop::option::of(0..3usize)).prop_map(|(broker, lost)| Step::Crash(broker, lost)),
+        1 => broker().prop_map(|broker| Step::Crash(broker, Down::Whole)),
+        1 => (broker(), 0..3usize).prop_map(|(broker, lost)| Step::Crash(broker, Down::Lost(lost))),
         3 => broker().prop_map(Step::Start),
         2 => broker().prop_map(Step::Fence),
         4 => broker().prop_map(Step::Unfence),
@@ -75,12 +75,21 @@ enum Flaw {
     NoticelessLoss,
 }
 
+/// How a broker stopped.
+#[derive(Clone, Copy, Debug)]
+enum Down {
+    /// Its log is as it was.
+    Whole,
+    /// With its machine it has lost so many of its last records, or none and cannot prove it.
+    Lost(usize),
+}
+
 #[derive(Clone, Debug)]
 struct Broker {
     log: Vec<Record>,
     seen: PartitionState,
     term: Option<Term>,
-    down: Option<Option<usize>>,
+    down: Option<Down>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,9 +129,9 @@ impl World {
             Step::Commit(broker) => return self.commit(broker),
             Step::Propose(leader, other) => self.propose(leader, other),
             Step::Tell(broker) => self.tell(broker),
-            Step::Crash(broker, lost) => {
+            Step::Crash(broker, how) => {
                 let broker = self.broker(broker);
-                (broker.term, broker.down) = (None, broker.down.or(Some(lost)));
+                (broker.term, broker.down) = (None, broker.down.or(Some(how)));
             }
             Step::Start(broker) => self.start(broker),
             Step::Fence(broker) => self.member(broker).fenced = true,
@@ -284,14 +293,18 @@ impl World {
     /// A new session, with what is left of the log.
     fn start(&mut self, id: i32) {
         let flaw = self.flaw;
-        let Some(lost) = self.broker(id).down.take() else { return };
         let broker = self.broker(id);
-        broker.log.truncate(broker.log.len() - lost.unwrap_or(0).min(broker.log.len()));
+        let Some(down) = broker.down.take() else { return };
+        if let Down::Lost(records) = down {
+            broker.log.truncate(broker.log.len().saturating_sub(records));
+        }
         let member = self.member(id);
         let before = member.continues.unwrap_or(member.incarnation);
-        member.continues = (lost.is_none() || flaw == Flaw::NoticelessLoss).then_some(before);
+        member.continues = (matches!(down, Down::Whole) || flaw == Flaw::NoticelessLoss).then_some(before);
         (member.incarnation, member.fenced, member.stopping) = (member.incarnation + 100, true, false);
-        (member.proposals.clear(), member.ends.clear(), member.recovered.clear());
+        member.proposals.clear();
+        member.ends.clear();
+        member.recovered.clear();
     }
 
     fn settle(&mut self, balance: bool) {
