@@ -297,13 +297,12 @@ impl Serving {
         for (index, (place, (kept, ended))) in
             desired.partitions.into_iter().zip(kept.into_iter().zip(ended)).enumerate()
         {
-            match kept {
-                Some(slot) => slots.push(slot.go_on(place, self.me)),
-                None => {
-                    begin.push(index);
-                    let id = PartitionId { topic: id, index: index as i32 };
-                    slots.push(self.slot(id, place, ended.unwrap_or_default()));
-                }
+            if let Some(slot) = kept {
+                slots.push(slot.go_on(place, self.me));
+            } else {
+                begin.push(index);
+                let id = PartitionId { topic: id, index: index as i32 };
+                slots.push(self.slot(id, place, ended.unwrap_or_default()));
             }
         }
         let of =
