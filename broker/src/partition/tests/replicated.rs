@@ -172,10 +172,11 @@ async fn i5_what_was_asked_for_binds_who_leads_again_under_the_same_epoch() {
 
     let led = again(led).await;
     let all = led.append(Acks::All);
-    led.fetched(1, 4).await;
+    led.append(Acks::Leader).await.unwrap();
+    led.fetched(1, 5).await;
     assert_eq!(led.high_watermark(), 0, "broker 2 may be in sync");
-    led.fetched(2, 4).await;
-    assert_eq!((all.await.unwrap().replicas, led.high_watermark()), (2, 4));
+    led.fetched(2, 5).await;
+    assert_eq!((all.await.unwrap().replicas, led.high_watermark()), (2, 5));
 }
 
 /// Led again, under the same epoch and state.
