@@ -43,7 +43,7 @@ kube-shell: ## Opens a shell in it: kubectl, helm and the programs on PATH, pods
 demo: build ## Streams 20,000 real flights through a broker and a group that are killed on the way, and proves that none was lost
 	@$(BIN)/taffrail-demo
 
-demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three brokers, pods that produce and consume, and a broker pod killed
+demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three brokers, pods that produce and consume, a leader's pod killed, a leader's node without power
 	@.ci/setup kubernetes
 	@.ci/kubernetes >/dev/null
 	@$(BIN)/taffrail-demo-kubernetes

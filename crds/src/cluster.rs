@@ -56,6 +56,7 @@ pub const ADMIN_PORT: i32 = 9095;
         .message("metadata.name becomes the name of pods and Services: begin with a letter a-z, go on with a-z, 0-9 and '-', at most 40 characters"),
     printcolumn(name = "Brokers", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Under-Replicated", type_ = "string", json_path = ".status.conditions[?(@.type==\"UnderReplicated\")].status"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Cluster-ID", type_ = "string", json_path = ".status.clusterId", priority = 1),

@@ -42,6 +42,7 @@ pub const MAX_REPLICATION_FACTOR: i32 = 7;
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".spec.partitions"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicationFactor"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Under-Replicated", type_ = "string", json_path = ".status.conditions[?(@.type==\"UnderReplicated\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -339,9 +340,8 @@ impl TopicConfig {
 
     /// How many of so many replicas must have a record before a write with acks=all succeeds; never more than there are.
     pub fn min_in_sync_replicas(&self, replication_factor: i32) -> i32 {
-        let most = replication_factor.max(1);
-        let set = self.min_in_sync_replicas;
-        set.unwrap_or(Self::default_min_in_sync_replicas(replication_factor)).clamp(1, most)
+        let default = || Self::default_min_in_sync_replicas(replication_factor);
+        self.min_in_sync_replicas.unwrap_or_else(default).clamp(1, replication_factor.max(1))
     }
 }
 

@@ -188,7 +188,7 @@ fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
         faults: request.faults.into_iter().map(fault).collect::<Result<_, _>>()?,
         recovered: request.recovered.into_iter().map(found).collect::<Result<_, _>>()?,
         proposals: request.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
-        ends: request.ends.into_iter().map(end).collect::<Result<_, _>>()?,
+        ends: request.ends.iter().map(end).collect::<Result<_, _>>()?,
     })
 }
 
@@ -211,7 +211,7 @@ fn proposal(told: ProposedIsr) -> Result<((Uuid, i32), Proposal), Malformed> {
     Ok((key, Proposal { leader_epoch: told.leader_epoch, partition_epoch: told.partition_epoch, isr }))
 }
 
-fn end(told: proto::LogEnd) -> Result<((Uuid, i32), LogEnd), Malformed> {
+fn end(told: &proto::LogEnd) -> Result<((Uuid, i32), LogEnd), Malformed> {
     let key = key(&told.topic_id, told.partition)?;
     if told.end < 0 || told.epoch.is_some_and(|epoch| epoch < 0) {
         return Err(Malformed::Negative);

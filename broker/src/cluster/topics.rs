@@ -76,18 +76,18 @@ impl ClusterTopics {
             MetadataError::Exists { .. } => TopicError::Exists(name.clone()),
             error => failed(error),
         })?;
-        self.served(&name, &created.name, topic.spec.partitions, generation(&created.document)).await
+        let key = (self.identity.namespace.clone(), created.name);
+        self.served(&name, key, topic.spec.partitions, generation(&created.document)).await
     }
 
-    /// Waits until a topic is served here as this generation of its object says.
+    /// Waits until a topic is served here as this generation of its object says; `key`: namespace and name of that.
     async fn served(
         &self,
         name: &str,
-        object: &str,
+        key: (String, String),
         partitions: i32,
         generation: i64,
     ) -> Result<TopicDescription, TopicError> {
-        let key = (self.identity.namespace.clone(), object.to_owned());
         let (mut images, mut topics) = (self.image.clone(), self.topics.subscribe());
         let waiting = async {
             loop {
@@ -147,12 +147,13 @@ impl ClusterTopics {
         }
         let mut next = stored.object.clone();
         next.document["spec"] = object::document(&new.spec);
-        let store = self.store.in_namespace(&namespace_of(&stored.spec, &self.identity));
+        let namespace = namespace_of(&stored.spec, &self.identity);
+        let store = self.store.in_namespace(&namespace);
         let replaced = store.replace(&next).await.map_err(|error| match error {
             MetadataError::Conflict { .. } => TopicError::Conflict(name.to_owned()),
             error => failed(error),
         })?;
-        self.served(name, &replaced.name, new.spec.partitions, generation(&replaced.document)).await
+        self.served(name, (namespace, replaced.name), new.spec.partitions, generation(&replaced.document)).await
     }
 
     async fn remove(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {

@@ -91,7 +91,8 @@ impl Local {
         let (leader, replication) = match replicated {
             None => (None, None),
             Some(Replicated { view, high_watermark, proposals }) => {
-                let leader = Leader::new(view, high_watermark, extent, context.clock().since_boot());
+                let mut leader = Leader::new(view, high_watermark, extent, context.clock().since_boot());
+                proposals.get(log.partition()).into_iter().for_each(|proposal| leader.resume(proposal));
                 let (latest_from, reports) = (leader.epoch_start(), Mutex::default());
                 (Some(Box::new(leader)), Some(Replication { proposals, latest_from, reports }))
             }

@@ -347,11 +347,9 @@ impl Owner {
 }
 
 impl Drop for Owner {
-    /// However the task ends, readers and waiters get to know, and nothing is asked for any more.
+    /// However the task ends, readers and waiters get to know. What it asked for stands until the leader epoch is over: it may
+    /// have been heard.
     fn drop(&mut self) {
-        if let (Some(_), Some(replication)) = (self.proposed, &self.shared.replication) {
-            replication.proposals.set(self.log.partition(), None);
-        }
         self.shared.publish(self.state.snapshot(true));
     }
 }

@@ -20,10 +20,11 @@ use taffrail_crds::TopicConfig;
 use taffrail_proto::record::header::verify_crc;
 use taffrail_proto::record::{BatchError, BatchHeader};
 
-use crate::storage::leader_epochs::LeaderEpochs;
-
 #[cfg(test)]
 mod tests;
+mod words;
+
+pub use words::{Answer, Effect, Failure, Held, Outcome, Position};
 
 /// Bytes that one demand asks for.
 pub const DEMAND_BYTES: u32 = 1 << 20;
@@ -33,88 +34,6 @@ pub const MAX_UNWRITTEN_BYTES: usize = 8 << 20;
 const MAX_BATCH_BYTES: usize = TopicConfig::MOST_MAX_MESSAGE_BYTES as usize + (1 << 10);
 /// Most bytes in one answer: what is asked for, or one batch.
 const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES + DEMAND_BYTES as usize;
-
-/// What a log holds when nothing is in flight to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// First offset.
-    pub start: i64,
-    /// Next offset.
-    pub end: i64,
-    /// Its history.
-    pub epochs: Arc<LeaderEpochs>,
-}
-
-/// Where a follower stands, told to its leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// First offset that is wanted.
-    pub next: i64,
-    /// Leader epoch of the record before that.
-    pub last_epoch: Option<i32>,
-    /// Its log is written up to here.
-    pub written: i64,
-    /// Bytes wanted at most; 0: nothing is wanted, this only reports.
-    pub max_bytes: u32,
-}
-
-/// What a leader sent.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
-    /// Under which it leads.
-    pub leader_epoch: i32,
-    /// Whole batches, if it answers.
-    pub batches: Vec<Bytes>,
-    /// Its high watermark.
-    pub high_watermark: i64,
-    /// Its log start.
-    pub log_start: i64,
-    /// `next` of the demand that this answers; `None`: it only tells the ends.
-    pub answers: Option<i64>,
-    /// What the answer is.
-    pub outcome: Outcome,
-}
-
-/// How a leader answers a position.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// The histories are the same up to there.
-    #[default]
-    Matches,
-    /// They part: the largest epoch of the leader that is not above the follower's, if there is one, and its end there; or
-    /// where the leader's log begins to know.
-    Diverges(Option<i32>, i64),
-    /// What is wanted has been deleted: the batches are those from the log's start on. The first may begin below that.
-    Deleted,
-    /// It does not serve the partition to this follower now.
-    Refused,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Append this batch.
-    Append(Bytes, BatchHeader),
-    /// Raise the log's start.
-    Trim(i64),
-    /// Cut the log here, or in front of the batch that contains this offset: that is then not the leader's.
-    Truncate(i64),
-    /// Empty the log, which then begins here.
-    Restart(i64),
-    /// Say why, if that is given, wait for a moment, and call [`Follower::again`].
-    Pause(Option<String>),
-    /// The replica stops: see [`Follower::fault`].
-    Fault(String),
-}
-
-/// Why the log did not do something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// In words.
-    pub reason: String,
-    /// It will not do anything any more.
-    pub lasting: bool,
-}
 
 /// What is wrong with a batch that a leader sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -231,13 +150,13 @@ impl Follower {
             // Leaders tell their ends where histories match: of a demand that waits for data this is all that is heard.
             let news = answer.answers.is_none() && (self.matched || self.asked.is_some());
             self.matched |= news;
-            return if news { self.ends(&answer) } else { Vec::new() };
+            return if news { self.ends(answer.high_watermark, answer.log_start) } else { Vec::new() };
         }
         self.asked = None;
         match answer.outcome {
-            Outcome::Matches => self.take(&answer),
+            Outcome::Matches => self.take(answer),
             Outcome::Diverges(epoch, end) => self.part(epoch, end),
-            Outcome::Deleted => self.begin_anew(&answer),
+            Outcome::Deleted => self.begin_anew(answer),
             Outcome::Refused => Vec::new(),
         }
     }
@@ -282,12 +201,14 @@ impl Follower {
     }
 
     /// Takes batches: the next of the leader's log.
-    fn take(&mut self, answer: &Answer) -> Vec<Effect> {
+    fn take(&mut self, answer: Answer) -> Vec<Effect> {
+        let Answer { batches, high_watermark, log_start, .. } = answer;
         self.matched = true;
+        let was_empty = batches.is_empty();
         let (mut effects, mut bytes, mut invalid) = (Vec::new(), 0, None);
-        for batch in &answer.batches {
+        for batch in batches {
             bytes += batch.len();
-            match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(batch) } {
+            match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(&batch) } {
                 Ok(header) => effects.push(self.place(batch, header)),
                 // It was cut within a batch of another leader's, and that cannot be taken back.
                 Err(Invalid::Offset { base, next }) if base < next && self.held.start == next => {
@@ -299,9 +220,9 @@ impl Follower {
                 }
             }
         }
-        effects.extend(self.ends(answer));
+        effects.extend(self.ends(high_watermark, log_start));
         // Also where nothing was there for what was asked: not at once again.
-        if invalid.is_some() || answer.batches.is_empty() {
+        if invalid.is_some() || was_empty {
             effects.extend(self.pause(invalid));
         }
         effects
@@ -325,20 +246,20 @@ impl Follower {
         Ok(header)
     }
 
-    fn place(&mut self, batch: &Bytes, header: BatchHeader) -> Effect {
+    fn place(&mut self, batch: Bytes, header: BatchHeader) -> Effect {
         let (end, bytes) = (header.next_offset(), batch.len());
         Arc::make_mut(&mut self.held.epochs).appended(header.leader_epoch, header.base_offset, end);
         self.held.end = end;
         self.unwritten_bytes += bytes;
         self.in_flight.push_back(Operation::Append { end, bytes });
-        Effect::Append(batch.clone(), header)
+        Effect::Append(batch, header)
     }
 
     /// Takes note of the leader's ends; its log's start is this one's, as far as it goes (Q1).
-    fn ends(&mut self, answer: &Answer) -> Vec<Effect> {
-        self.leader_high_watermark = self.leader_high_watermark.max(answer.high_watermark);
+    fn ends(&mut self, high_watermark: i64, log_start: i64) -> Vec<Effect> {
+        self.leader_high_watermark = self.leader_high_watermark.max(high_watermark);
         self.raise();
-        let start = answer.log_start.min(self.held.end);
+        let start = log_start.min(self.held.end);
         if start <= self.held.start {
             return Vec::new();
         }
@@ -370,7 +291,7 @@ impl Follower {
     }
 
     /// What is wanted is deleted: an empty log that begins with the leader's first batch takes that.
-    fn begin_anew(&mut self, answer: &Answer) -> Vec<Effect> {
+    fn begin_anew(&mut self, answer: Answer) -> Vec<Effect> {
         let Held { start, end, .. } = self.held;
         let first = answer.batches.first().and_then(|batch| BatchHeader::parse_prefix(batch).ok());
         let at = first.map_or(answer.log_start, |header| header.base_offset);

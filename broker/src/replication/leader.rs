@@ -84,6 +84,14 @@ impl Leader {
         leader
     }
 
+    /// Goes on with what was asked for before, under the same leader epoch: it may have been heard, and be taken up yet (I5).
+    pub fn resume(&mut self, proposal: Proposal) {
+        let epochs = (proposal.leader_epoch, proposal.partition_epoch);
+        if epochs == (self.view.leader_epoch, self.view.partition_epoch) {
+            self.proposal = Some(proposal);
+        }
+    }
+
     /// The state that it goes by.
     pub fn view(&self) -> &View {
         &self.view

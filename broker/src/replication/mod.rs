@@ -2,11 +2,12 @@
 //!
 //! - [`leader`]: the high watermark and the in-sync replicas as the leader sees them (pure);
 //! - [`follower`]: what a follower does with what it is sent (pure);
-//! - `fetcher`: the tasks and streams around it;
+//! - [`fetcher`]: the tasks and streams around it;
 //! - [`proposals`]: changes of in-sync replicas that leaders ask the controller for.
 
 use taffrail_crds::slice::{PartitionState, Replica};
 
+pub mod fetcher;
 pub mod follower;
 pub mod leader;
 pub mod proposals;

@@ -43,6 +43,18 @@ impl Proposals {
         });
     }
 
+    /// What was asked for last of a partition. It may still be taken up, also when nobody leads here any more.
+    pub fn get(&self, partition: PartitionId) -> Option<Proposal> {
+        self.all.borrow().get(&(partition.topic, partition.index)).cloned()
+    }
+
+    /// Forgets what was asked for under another leader epoch than this: nobody takes it up any more.
+    pub fn forget_others(&self, partition: PartitionId, leader_epoch: i32) {
+        if self.get(partition).is_some_and(|proposal| proposal.leader_epoch != leader_epoch) {
+            self.set(partition, None);
+        }
+    }
+
     /// All of them, now and later.
     pub fn follow(&self) -> watch::Receiver<ByPartition> {
         self.all.subscribe()
@@ -63,7 +75,9 @@ mod tests {
         assert_eq!(told.borrow_and_update().get(&(id.topic, 2)), Some(&proposal));
         proposals.set(id, Some(proposal));
         assert!(!told.has_changed().unwrap());
-        proposals.set(id, None);
+        proposals.forget_others(id, 3);
+        assert!(proposals.get(id).is_some());
+        proposals.forget_others(id, 4);
         assert!(told.borrow_and_update().is_empty());
         proposals.set(id, None);
         assert!(!told.has_changed().unwrap());

@@ -63,9 +63,14 @@ impl World {
             self.count_change(partition, before, after);
             let leader = after.leader;
             let proven = |leader: i32| before.isr.iter().chain(&before.elr).any(|replica| replica.broker == leader);
-            if before.leader.is_none() && leader.is_some_and(|leader| !proven(leader)) || after.recovering && !before.recovering {
+            if before.leader.is_none() && leader.is_some_and(|leader| !proven(leader))
+                || after.recovering && !before.recovering
+            {
                 assert!(after.recovering, "L7: elected without proof, and not said: {after:?}");
-                assert!(!self.options.careful, "L4: a leader without proof, though fewer than min ISR lost records: {before:?}");
+                assert!(
+                    !self.options.careful,
+                    "L4: a leader without proof, though fewer than min ISR lost records: {before:?}"
+                );
                 self.check_longest(partition, before, after);
                 self.counts.saw(Seen::Recovering);
                 self.recovered.insert(partition, after.leader_epoch);
@@ -106,7 +111,8 @@ impl World {
             self.counts.saw(Seen::LostSession);
         }
         let same = |one: &Replica, other: &Replica| one.broker == other.broker && one.incarnation < other.incarnation;
-        if before.isr.iter().chain(&before.elr).any(|one| after.isr.iter().chain(&after.elr).any(|two| same(one, two))) {
+        if before.isr.iter().chain(&before.elr).any(|one| after.isr.iter().chain(&after.elr).any(|two| same(one, two)))
+        {
             self.counts.saw(Seen::Refreshed);
         }
         let Some(leader) = before.leader.filter(|_| before.leader_epoch == after.leader_epoch) else { return };
@@ -159,7 +165,9 @@ impl World {
             let state = self.store.partition(partition);
             let mut deposed = 0;
             for node in &self.nodes {
-                let Some(leading) = node.process.as_ref().and_then(|it| it.slots[partition].leading()) else { continue };
+                let Some(leading) = node.process.as_ref().and_then(|it| it.slots[partition].leading()) else {
+                    continue;
+                };
                 if leading.epoch < state.leader_epoch {
                     deposed += 1;
                 }
@@ -186,9 +194,8 @@ impl World {
 fn check_positions(leading: &Leading, me: Replica, high_watermark: i64) {
     for replica in leading.leader.maximal_isr().filter(|replica| *replica != me) {
         let position = leading.positions.get(&replica.broker);
-        let has = position.is_some_and(|(incarnation, written)| {
-            *incarnation >= replica.incarnation && *written >= high_watermark
-        });
+        let has = position
+            .is_some_and(|(incarnation, written)| *incarnation >= replica.incarnation && *written >= high_watermark);
         assert!(has, "H1: committed up to {high_watermark}, and {replica:?} said {position:?}");
     }
 }

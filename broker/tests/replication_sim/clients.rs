@@ -163,9 +163,8 @@ impl World {
     pub(crate) fn produced(&mut self, batch: Batched, result: Result<i64, Refusal>) {
         let now = self.now;
         let producer = &mut self.producers[batch.producer];
-        let found = producer.open.iter().position(|open| {
-            (open.batch.id, open.batch.sequence) == (batch.id, batch.sequence)
-        });
+        let found =
+            producer.open.iter().position(|open| (open.batch.id, open.batch.sequence) == (batch.id, batch.sequence));
         if let Ok(base) = result {
             self.histories[batch.partition].acknowledge((batch.id, batch.sequence), base);
         }
@@ -215,7 +214,10 @@ impl World {
             self.counts.saw(Seen::HeldBack);
         }
         let seen = self.readers[at].seen.entry(epoch).or_insert(high_watermark);
-        assert!(*seen <= high_watermark, "non-monotonic: high watermark {high_watermark} after {seen} in epoch {epoch}");
+        assert!(
+            *seen <= high_watermark,
+            "non-monotonic: high watermark {high_watermark} after {seen} in epoch {epoch}"
+        );
         *seen = high_watermark;
     }
 }

@@ -259,10 +259,8 @@ impl World {
     pub(crate) fn retain(&mut self) {
         let after = self.millis(2_000, 10_000);
         self.schedule(after, super::world::Event::Retain);
-        let (broker, partition) = (
-            self.rng.index(self.nodes.len()) as i32,
-            self.rng.index(self.options.partitions as usize),
-        );
+        let (broker, partition) =
+            (self.rng.index(self.nodes.len()) as i32, self.rng.index(self.options.partitions as usize));
         let Some(leading) = self.leading(broker, partition) else { return };
         let high_watermark = leading.high_watermark;
         let log = self.log(broker, partition);

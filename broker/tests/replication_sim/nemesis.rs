@@ -218,7 +218,11 @@ impl World {
     fn check_end(&mut self, broken: Option<i32>, done: &[u64]) {
         let options = self.options.clone();
         for partition in 0..options.partitions as usize {
-            assert!(self.is_well(broken), "liveness: not in sync, {broken:?} broken: {:?}", self.store.partition(partition));
+            assert!(
+                self.is_well(broken),
+                "liveness: not in sync, {broken:?} broken: {:?}",
+                self.store.partition(partition)
+            );
         }
         assert!(self.have_gone_on(done), "liveness: a producer does not go on, {broken:?} is broken");
         // Nothing more is produced; what is there gets to all.

@@ -95,8 +95,7 @@ impl Node {
             log
         };
         let logs = (0..options.partitions).map(|_| log()).collect();
-        let disk =
-            Disk { volume: Uuid::from_u128(100 + id as u128), kept, complete: true, logs, sound_from: 0 };
+        let disk = Disk { volume: Uuid::from_u128(100 + id as u128), kept, complete: true, logs, sound_from: 0 };
         Self { id, life: 0, booted: 0, paused_until: 0, slow_until: 0, disk, process: None, broken: false }
     }
 
@@ -134,8 +133,7 @@ impl Node {
 /// All replicas in sync, led by the first.
 pub(crate) fn first_slice(options: &Options) -> PartitionSliceSpec {
     let partition = |index: i32| {
-        let replicas: Vec<_> =
-            (0..options.replication_factor).map(|place| (index + place) % options.brokers).collect();
+        let replicas: Vec<_> = (0..options.replication_factor).map(|place| (index + place) % options.brokers).collect();
         PartitionState {
             index,
             leader: replicas.first().copied(),
@@ -325,8 +323,7 @@ impl World {
     fn own_beat(&self, broker: i32) -> Option<Beat> {
         let node = &self.nodes[broker as usize];
         let process = node.at_work()?;
-        let mut beat =
-            Beat { incarnation: process.incarnation, stopping: process.stopping, ..Beat::default() };
+        let mut beat = Beat { incarnation: process.incarnation, stopping: process.stopping, ..Beat::default() };
         for (index, (slot, state)) in process.slots.iter().zip(&self.store.slices[process.slice].partitions).enumerate()
         {
             let key = (TOPIC, index as i32);

@@ -82,7 +82,8 @@ fn commit() -> String {
         String::from_utf8(output.stdout).ok()
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
-    let changed = git(&["status", "--porcelain", "--", ".", ":!tests/replication_sim/RUNS.md"]).is_none_or(|out| !out.is_empty());
+    let changed =
+        git(&["status", "--porcelain", "--", ".", ":!tests/replication_sim/RUNS.md"]).is_none_or(|out| !out.is_empty());
     format!("{}{}", commit.trim(), if changed { " with changes" } else { "" })
 }
 

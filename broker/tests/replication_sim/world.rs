@@ -50,31 +50,86 @@ pub(crate) enum Refusal {
 /// What is going to happen. Lives say of which process of a broker it is: what an earlier one began ends with it.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Message { from: i32, to: i32, message: Message },
+    Message {
+        from: i32,
+        to: i32,
+        message: Message,
+    },
     /// The oldest write under way of a replica is over.
-    Written { broker: i32, life: u32, partition: usize },
-    Sync { broker: i32, life: u32 },
+    Written {
+        broker: i32,
+        life: u32,
+        partition: usize,
+    },
+    Sync {
+        broker: i32,
+        life: u32,
+    },
     /// A call gets to the API.
-    Call { broker: i32, life: u32, call: u64, request: Request },
-    Answered { broker: i32, life: u32, call: u64, answer: Answer },
+    Call {
+        broker: i32,
+        life: u32,
+        call: u64,
+        request: Request,
+    },
+    Answered {
+        broker: i32,
+        life: u32,
+        call: u64,
+        answer: Answer,
+    },
     /// The watch shows the newest slice, or the newest registrations.
-    WatchSlice { broker: i32, life: u32, version: usize },
-    WatchBrokers { broker: i32, life: u32, version: usize },
-    Beat { broker: i32, life: u32 },
-    Tick { broker: i32, life: u32 },
+    WatchSlice {
+        broker: i32,
+        life: u32,
+        version: usize,
+    },
+    WatchBrokers {
+        broker: i32,
+        life: u32,
+        version: usize,
+    },
+    Beat {
+        broker: i32,
+        life: u32,
+    },
+    Tick {
+        broker: i32,
+        life: u32,
+    },
     /// The pause of a follower is over.
-    Again { broker: i32, life: u32, partition: usize, term: u32 },
+    Again {
+        broker: i32,
+        life: u32,
+        partition: usize,
+        term: u32,
+    },
     /// A controller looks around.
-    Round { broker: i32, life: u32, epoch: i32 },
+    Round {
+        broker: i32,
+        life: u32,
+        epoch: i32,
+    },
     /// The volume of a stopping broker is flushed.
-    Stopped { broker: i32, life: u32 },
-    Start { broker: i32 },
+    Stopped {
+        broker: i32,
+        life: u32,
+    },
+    Start {
+        broker: i32,
+    },
     /// The Lease is looked at.
     Lease,
-    Produce { producer: usize },
-    Read { reader: usize },
+    Produce {
+        producer: usize,
+    },
+    Read {
+        reader: usize,
+    },
     Fault,
-    Mend { cut: u32 },
+    Mend {
+        cut: u32,
+    },
     Retain,
 }
 

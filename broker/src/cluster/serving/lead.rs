@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
-use taffrail_crds::slice::{PARTITIONS_PER_SLICE, Replica};
+use taffrail_crds::slice::PARTITIONS_PER_SLICE;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 
 use super::desired::{Role, role};
-use super::{Change, Outcome, Serving};
+use super::{Change, Outcome, Serving, view};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
 use crate::partition::{LeadError, Partition, Replicated, Term};
-use crate::replication::{Proposals, View};
 use crate::storage::{Log, PartitionId, StorageError, blocking};
 
 /// Slices that are read at a time.
@@ -98,14 +97,17 @@ impl Serving {
         Ok(confirmed)
     }
 
-    fn state(&self, id: PartitionId) -> Option<&PartitionState> {
+    pub(super) fn state(&self, id: PartitionId) -> Option<&PartitionState> {
         let slot = self.served.get(&id.topic)?.slots.get(id.index as usize)?;
         Some(&slot.place.state)
     }
 
-    /// The logs of these partitions, made where there never was one, and the note that they are led. In this order: a crash
-    /// between leaves a log that nobody wrote to.
-    async fn logs(&self, taken: &[&(PartitionId, PartitionState)]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+    /// The logs of these partitions, made where there is none, and the note that they are led or followed. In this order: a
+    /// crash between leaves a log that nobody wrote to.
+    pub(super) async fn logs(
+        &self,
+        taken: &[&(PartitionId, PartitionState)],
+    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let ids: Vec<_> = taken.iter().map(|(id, _)| *id).collect();
         let led: Vec<_> = taken.iter().map(|(id, state)| (*id, state.partition_epoch)).collect();
         let (storage, kept) = (self.storage.clone(), self.kept.clone());
@@ -123,14 +125,14 @@ impl Serving {
         state: &PartitionState,
         log: Arc<dyn Log>,
     ) -> (PartitionId, Result<Partition, NotLed>) {
-        let Some(settings) = self.served.get(&id.topic).map(|served| served.settings.clone()) else {
-            return (id, Err(StorageError::Closed.into()));
+        let Some(served) = self.served.get(&id.topic) else { return (id, Err(StorageError::Closed.into())) };
+        let replicated = Replicated {
+            view: view(state, self.me),
+            high_watermark: served.slots.get(id.index as usize).map_or(0, |slot| slot.high_watermark),
+            proposals: self.proposals.clone(),
         };
-        let me = Replica { broker: self.me.broker, incarnation: self.me.incarnation };
-        let (view, proposals) = (View::of(state, me), Arc::new(Proposals::default()));
-        let replicated = Some(Replicated { view, high_watermark: 0, proposals });
-        let term = Term { epoch: Some(state.leader_epoch), replicated };
-        let partition = Partition::lead(log, self.context.clone(), settings, term).await;
+        let term = Term { epoch: Some(state.leader_epoch), replicated: Some(replicated) };
+        let partition = Partition::lead(log, self.context.clone(), served.settings.clone(), term).await;
         (id, partition.map_err(NotLed::from))
     }
 }

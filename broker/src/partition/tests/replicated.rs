@@ -161,14 +161,30 @@ async fn i2_i5_a_proposal_stands_until_the_slice_shows_a_higher_partition_epoch(
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_taken_back_when_the_leader_stops() {
+async fn i5_what_was_asked_for_binds_who_leads_again_under_the_same_epoch() {
     let led = led(&[0, 1]).await;
     led.fetched(2, 3).await;
-    assert!(led.proposed().is_some());
+    assert_eq!(led.proposed(), Some(vec![0, 1, 2]));
     led.partition.stop().await;
-    assert_eq!(led.asked(), BTreeMap::new());
     led.partition.fetched(replica(2), 3);
     led.partition.adopt(view(2, &[0, 1]));
+    assert_eq!(led.proposed(), Some(vec![0, 1, 2]), "it may have been heard");
+
+    let led = again(led).await;
+    let all = led.append(Acks::All);
+    led.fetched(1, 4).await;
+    assert_eq!(led.high_watermark(), 0, "broker 2 may be in sync");
+    led.fetched(2, 4).await;
+    assert_eq!((all.await.unwrap().replicas, led.high_watermark()), (2, 4));
+}
+
+/// Led again, under the same epoch and state.
+async fn again(led: Led) -> Led {
+    let Led { bench, proposals, .. } = led;
+    let replicated = Replicated { view: view(1, &[0, 1]), high_watermark: 0, proposals: proposals.clone() };
+    let term = Term { epoch: Some(5), replicated: Some(replicated) };
+    let partition = Partition::lead(bench.log.clone(), bench.context.clone(), bench.settings.clone(), term);
+    Led { partition: partition.await.unwrap(), bench, proposals }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::partition::Snapshot;
 use crate::partition::read::divergence;
+use crate::storage::leader_epochs::LeaderEpochs;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Append, Durability, Log, PartitionId, Storage, Ticket};
 
@@ -361,7 +362,7 @@ proptest! {
             }
             if term.trims {
                 let extent = leader.extent();
-                done(leader.trim((extent.start + extent.end) / 2)).unwrap();
+                done(leader.trim(i64::midpoint(extent.start, extent.end))).unwrap();
             }
             for (at, log) in logs.iter_mut().enumerate().filter(|(at, _)| *at != term.leader) {
                 if follow(&*leader, epoch, &**log, term.answers[at]).is_none() {

@@ -400,7 +400,10 @@ fn take(step: Step, members: &mut Members, partition: &PartitionState, asked: &m
             restart(members, broker, clean);
             let member = members.get_mut(&broker).unwrap();
             member.stopping = false;
-            (member.faults.clear(), member.recovered.clear(), member.proposals.clear(), member.ends.clear());
+            member.faults.clear();
+            member.recovered.clear();
+            member.proposals.clear();
+            member.ends.clear();
         }
         Step::Fault(broker, true) => {
             members.get_mut(&broker).unwrap().faults.insert(key, "broken".to_owned());

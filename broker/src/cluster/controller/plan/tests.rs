@@ -169,7 +169,7 @@ fn a_cluster_that_grows_gives_its_internal_topics_more_replicas_and_then_min_isr
     assert_eq!(shape(&world), (3, 1, 1));
     // Each leader asks for one that has caught up.
     let key = (world.state.internal_topics[0].topic_id.0, 0);
-    for state in world.slices.get_mut(&key).unwrap().partitions.iter_mut() {
+    for state in &mut world.slices.get_mut(&key).unwrap().partitions {
         state.isr.push(taffrail_crds::slice::Replica { broker: state.replicas[1], incarnation: 5 });
         state.partition_epoch += 1;
     }
@@ -209,7 +209,7 @@ fn i7_a_dead_brokers_leaderships_move_in_one_round() {
     world.settle();
     let key = wanted(1).id;
     for (_, slice) in world.slices.range_mut((key, 0)..=(key, i32::MAX)) {
-        for state in slice.partitions.iter_mut() {
+        for state in &mut slice.partitions {
             state.isr.push(taffrail_crds::slice::Replica { broker: 2, incarnation: 5 });
             state.partition_epoch += 1;
         }
