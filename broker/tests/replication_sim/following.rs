@@ -24,16 +24,35 @@ impl World {
         if planted == Some(Planted::CountedBeforeWritten) {
             position.written = position.next;
         }
+        following.said += 1;
         let (leader, leader_epoch) = (following.leader, following.epoch);
-        let fetch = Fetch { from, partition, leader_epoch, position };
+        let (stream, said) = (following.stream, following.said);
+        let fetch = Fetch { from, partition, leader_epoch, stream: (self.life(broker), stream, said), position };
         self.send(broker, leader, Message::Fetch(Box::new(fetch)));
     }
 
-    /// An answer arrives, from whichever leader.
+    /// What comes on the stream before is of no interest any more.
+    pub(crate) fn new_stream(&mut self, broker: i32, partition: usize) {
+        let Some(process) = self.process(broker) else { return };
+        process.terms += 1;
+        let stream = process.terms;
+        if let Some(following) = self.following(broker, partition) {
+            (following.stream, following.said, following.last) = (stream, 0, 0);
+        }
+    }
+
+    /// An answer arrives, from whichever leader. Streams keep their order, so that what was overtaken is as good as lost;
+    /// answers of other epochs come on any.
     pub(crate) fn fetched(&mut self, broker: i32, from: i32, fetched: Fetched) {
-        let Fetched { partition, mut answer } = fetched;
-        let (now, planted) = (self.now, self.options.planted);
+        let Fetched { partition, stream: (life, stream, place), mut answer } = fetched;
+        let (now, planted, own_life) = (self.now, self.options.planted, self.life(broker));
         let Some(following) = self.following(broker, partition) else { return };
+        if answer.leader_epoch == following.epoch {
+            if (life, stream) != (own_life, following.stream) || place <= following.last {
+                return;
+            }
+            following.last = place;
+        }
         if following.leader == from {
             following.heard = now;
         }

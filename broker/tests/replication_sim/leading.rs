@@ -100,13 +100,25 @@ impl World {
 
     /// A follower's position arrives.
     pub(crate) fn fetch(&mut self, broker: i32, fetch: Fetch) {
-        let Fetch { from, partition, leader_epoch, position } = fetch.clone();
+        let Fetch { from, partition, leader_epoch, stream, position } = fetch.clone();
         let epoch = self.leading(broker, partition).map(|leading| leading.epoch);
         if epoch != Some(leader_epoch) {
             if position.max_bytes > 0 {
                 self.answer(broker, &fetch, Outcome::Refused);
             }
             return;
+        }
+        if let Some(leading) = self.leading(broker, partition) {
+            // What an earlier stream said is still believed, as long as it lives; only a stream's own order is kept.
+            let known = leading.streams.entry(from.broker).or_default();
+            let (life, number, place) = known.0;
+            if (life, number) == (stream.0, stream.1) && stream.2 <= place {
+                return;
+            }
+            if known.0 < stream {
+                let said = if (life, number) == (stream.0, stream.1) { known.1 } else { 0 };
+                *known = (stream, said);
+            }
         }
         let outcome = compare(self.log(broker, partition), position.next, position.last_epoch);
         if outcome != Outcome::Matches {
@@ -145,8 +157,20 @@ impl World {
             let written = log.all.batches[first..].iter().take_while(|batch| batch.next <= log.written_end);
             answer.batches = written.take(most).map(|batch| batch.bytes.clone()).collect();
         }
-        let to = fetch.from.broker;
-        self.send(broker, to, Message::Fetched(Box::new(Fetched { partition, answer })));
+        self.say(broker, fetch, answer);
+    }
+
+    /// Sends something to a follower, on the stream on which it asked.
+    fn say(&mut self, broker: i32, to: &Fetch, answer: Answer) {
+        let (life, number, _) = to.stream;
+        let Fetch { from, partition, .. } = *to;
+        let place = self.leading(broker, partition).and_then(|leading| {
+            let (stream, said) = leading.streams.get_mut(&from.broker)?;
+            *said += 1;
+            (stream.0, stream.1).eq(&(life, number)).then_some(*said)
+        });
+        let stream = (life, number, place.unwrap_or(1));
+        self.send(broker, from.broker, Message::Fetched(Box::new(Fetched { partition, stream, answer })));
     }
 
     /// After everything that happens to a leader: acknowledges what is committed, and answers who waits.
@@ -175,7 +199,7 @@ impl World {
         let all = std::mem::take(&mut leading.demands);
         let (ready, held): (Vec<_>, _) = all.into_iter().partition(|(_, fetch)| fetch.position.next < written);
         leading.demands = held.into_iter().collect();
-        let told: Vec<i32> = leading.demands.keys().copied().collect();
+        let told: Vec<Fetch> = leading.demands.values().cloned().collect();
         for (_, fetch) in ready {
             self.answer(broker, &fetch, Outcome::Matches);
         }
@@ -183,7 +207,7 @@ impl World {
             for to in told {
                 let (outcome, batches) = (Outcome::Matches, Vec::new());
                 let answer = Answer { leader_epoch: epoch, batches, high_watermark, log_start, answers: None, outcome };
-                self.send(broker, to, Message::Fetched(Box::new(Fetched { partition, answer })));
+                self.say(broker, &to, answer);
             }
         }
         self.tell_news(broker);

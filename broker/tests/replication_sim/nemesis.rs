@@ -174,8 +174,9 @@ impl World {
                 };
                 let keeps = state.isr.iter().chain(&state.elr).filter(known).count();
                 let replica = state.replicas.contains(broker);
-                // A leader may be left alone with what is acknowledged, if that is enough to acknowledge.
-                let alone = state.leader == Some(*broker) && state.min_in_sync_replicas == 1;
+                // It may be left alone with what is acknowledged, if one is enough to acknowledge.
+                let known = || state.isr.iter().chain(&state.elr).any(|it| it.broker == *broker);
+                let alone = state.min_in_sync_replicas == 1 && known();
                 !replica || !alone && others >= state.min_in_sync_replicas as usize && keeps > 0
             })
         })

@@ -25,6 +25,8 @@ pub(crate) struct Fetch {
     pub(crate) from: Replica,
     pub(crate) partition: usize,
     pub(crate) leader_epoch: i32,
+    /// Of which stream of its process, and the place there.
+    pub(crate) stream: (u32, u32, u32),
     pub(crate) position: Position,
 }
 
@@ -32,6 +34,8 @@ pub(crate) struct Fetch {
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
     pub(crate) partition: usize,
+    /// The stream that the follower opened, and the place there.
+    pub(crate) stream: (u32, u32, u32),
     pub(crate) answer: follower::Answer,
 }
 
@@ -68,6 +72,8 @@ pub(crate) struct Leading {
     pub(crate) waiting: Vec<(i64, i64, Batched)>,
     /// Demands that wait for something.
     pub(crate) demands: BTreeMap<i32, Fetch>,
+    /// The newest streams of followers, what was last heard there, and what was said.
+    pub(crate) streams: BTreeMap<i32, ((u32, u32, u32), u32)>,
     /// Who has fetched, and how far its log is written.
     pub(crate) positions: BTreeMap<i32, (i64, i64)>,
     /// As it was told last.
@@ -80,6 +86,10 @@ pub(crate) struct Following {
     pub(crate) leader: i32,
     pub(crate) epoch: i32,
     pub(crate) term: u32,
+    /// Its stream, the place of what it said last there, and of what it heard.
+    pub(crate) stream: u32,
+    pub(crate) said: u32,
+    pub(crate) last: u32,
     pub(crate) heard: Micros,
     pub(crate) truncations: u32,
 }
@@ -287,6 +297,7 @@ impl World {
             epoch,
             waiting: Vec::new(),
             demands: BTreeMap::new(),
+            streams: BTreeMap::new(),
             positions: BTreeMap::new(),
             proposed_at: None,
         };
@@ -314,7 +325,8 @@ impl World {
         let term = process.terms;
         let follower = Follower::new(state.leader_epoch, state.recovering, high_watermark, held);
         let epoch = state.leader_epoch;
-        let following = Following { follower, leader, epoch, term, heard: now, truncations: 0 };
+        let following =
+            Following { follower, leader, epoch, term, stream: term, said: 0, last: 0, heard: now, truncations: 0 };
         process.slots[partition].role = Role::Following(Box::new(following));
         self.ask(broker, partition);
     }
@@ -357,6 +369,7 @@ impl World {
             Role::Following(following) if now - following.heard > 1_500_000 => {
                 following.heard = now;
                 following.follower.again();
+                self.new_stream(broker, partition);
                 self.ask(broker, partition);
             }
             _ => {}

@@ -182,6 +182,8 @@ pub(crate) struct World {
     pub(crate) steps: u32,
     /// Partitions in which somebody was elected without proof, and nobody has led since: the leader epoch.
     pub(crate) recovered: BTreeMap<usize, i32>,
+    /// When the last message of a stream gets there.
+    links: BTreeMap<(i32, i32), Micros>,
     scheduled: u64,
     events: BinaryHeap<Scheduled>,
     pub(crate) trace: bool,
@@ -209,6 +211,7 @@ impl World {
             lease: (None, None, 0),
             steps: 0,
             recovered: BTreeMap::new(),
+            links: BTreeMap::new(),
             scheduled: 0,
             events: BinaryHeap::new(),
             trace: false,
@@ -349,8 +352,18 @@ impl World {
             let after = self.delay(late);
             self.schedule(after, Event::Message { from, to, message: message.clone() });
         }
-        let after = self.delay(late);
-        self.schedule(after, Event::Message { from, to, message });
+        let usual = 50 + self.rng.below(self.options.latency);
+        let mut at = self.now + usual;
+        if self.faulty && self.rng.once_in(late) {
+            self.counts.saw(Seen::MessageLate);
+            at += self.millis(500, 6_000);
+        } else if matches!(message, Message::Fetch(_) | Message::Fetched(_)) {
+            // Streams keep the order of what is not lost or late.
+            let last = self.links.entry((from, to)).or_default();
+            *last = at.max(*last);
+            at = *last;
+        }
+        self.schedule(at - self.now, Event::Message { from, to, message });
     }
 
     fn delay(&mut self, late: u64) -> Micros {
