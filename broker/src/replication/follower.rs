@@ -210,6 +210,10 @@ impl Follower {
             bytes += batch.len();
             match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(&batch) } {
                 Ok(header) => effects.push(self.place(batch, header)),
+                // All that is held is deleted on the leader, whose log begins within a batch of its own.
+                Err(Invalid::Offset { base, next }) if base < next && log_start >= next && base >= self.held.start => {
+                    return self.cut(Effect::Restart(base));
+                }
                 // It was cut within a batch of another leader's, and that cannot be taken back.
                 Err(Invalid::Offset { base, next }) if base < next && self.held.start == next => {
                     return self.unreachable(base);

@@ -87,14 +87,14 @@ impl View<'_> {
     }
 
     fn elect(&self, next: &mut PartitionState) {
-        if let Some(leader) = leadership(next) {
-            let member = self.members.get(&leader.broker);
+        if leadership(next).is_none() {
+            next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
+        }
+        if let Some(leader) = next.leader {
+            let member = self.members.get(&leader);
             // What was elected without proof stays so, over all elections, until a leader has found its log.
             next.recovering &= !member.is_some_and(|member| member.recovered.contains(&(self.topic, self.index)));
-            return;
-        }
-        next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
-        if next.leader.is_none() {
+        } else {
             self.recover(next);
         }
         next.fault = if next.leader.is_some() { None } else { Some(self.fault(next)) };
