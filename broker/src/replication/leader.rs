@@ -43,15 +43,16 @@ struct Follower {
     written: Option<i64>,
     /// When it last had all that the leader had.
     caught_up_at: Option<Duration>,
-    /// When it was heard of last, and the leader's end then.
-    heard: (Duration, i64),
+    /// A moment, and the leader's end then: once it has that much, it lags no further than that moment. Kept until then, for
+    /// reports come faster than they catch up.
+    mark: (Duration, i64),
     /// No change that concerns it is asked for before.
     not_before: Duration,
 }
 
 impl Follower {
-    fn new(replica: Replica, caught_up_at: Option<Duration>, heard: (Duration, i64)) -> Self {
-        Self { replica, written: None, caught_up_at, heard, not_before: Duration::ZERO }
+    fn new(replica: Replica, caught_up_at: Option<Duration>, mark: (Duration, i64)) -> Self {
+        Self { replica, written: None, caught_up_at, mark, not_before: Duration::ZERO }
     }
 
     fn has(&self, end: i64) -> bool {
@@ -162,10 +163,11 @@ impl Leader {
         follower.written = Some(written);
         if written >= log_end {
             follower.caught_up_at = Some(now);
-        } else if written >= follower.heard.1 {
-            follower.caught_up_at = follower.caught_up_at.max(Some(follower.heard.0));
         }
-        follower.heard = (now, log_end);
+        if written >= follower.mark.1 {
+            follower.caught_up_at = follower.caught_up_at.max(Some(follower.mark.0));
+            follower.mark = (now, log_end);
+        }
         self.propose(now);
         self.advance(now);
     }

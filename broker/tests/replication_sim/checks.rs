@@ -61,16 +61,13 @@ impl World {
                 continue;
             }
             self.count_change(partition, before, after);
-            let leader = after.leader;
-            let proven = |leader: i32| before.isr.iter().chain(&before.elr).any(|replica| replica.broker == leader);
-            if before.leader.is_none() && leader.is_some_and(|leader| !proven(leader))
-                || after.recovering && !before.recovering
-            {
-                assert!(after.recovering, "L7: elected without proof, and not said: {after:?}");
-                assert!(
-                    !self.options.careful,
-                    "L4: a leader without proof, though fewer than min ISR lost records: {before:?}"
-                );
+            let known = |leader: &i32| before.isr.iter().chain(&before.elr).find(|replica| replica.broker == *leader);
+            let elected = after.leader.filter(|_| after.leader_epoch > before.leader_epoch);
+            let nobody = before.leader.is_none() && elected.is_some_and(|leader| known(&leader).is_none());
+            assert!(after.recovering || !nobody, "L7: elected without proof, and not said: {before:?}, {after:?}");
+            let whole = |leader: i32| known(&leader).is_some_and(|it| self.nodes[leader as usize].vouches(*it));
+            if after.recovering && elected.is_some_and(|leader| !whole(leader)) {
+                assert!(!self.options.careful, "L4: a leader without proof, though fewer than min ISR lost records: {before:?}");
                 self.check_longest(partition, before, after);
                 self.counts.saw(Seen::Recovering);
                 self.recovered.insert(partition, after.leader_epoch);

@@ -27,6 +27,12 @@ impl History {
         self.committed.last_key_value().map_or(0, |(_, batch)| batch.next)
     }
 
+    /// Where a committed batch is.
+    pub(crate) fn place_of(&self, value: (i64, i32)) -> Option<(i64, i64)> {
+        let batch = self.committed.get(self.by_value.get(&value)?)?;
+        Some((batch.base, batch.next))
+    }
+
     /// A producer was told that a batch is stored here.
     pub(crate) fn acknowledge(&mut self, value: (i64, i32), base: i64) {
         assert!(!self.failed.contains(&value), "definite failure of {value:?}, which is acknowledged at {base}");

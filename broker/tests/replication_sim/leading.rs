@@ -56,6 +56,18 @@ impl World {
         };
         let (short, epoch) = (leading.leader.is_short(), leading.epoch);
         let log = self.log(broker, partition);
+        let start = log.all.start;
+        // What producers have sent outlives the records in a log; here, the checks' memory is asked.
+        if let Some((base, next)) = self.histories[partition].place_of((batch.id, batch.sequence))
+            && base < start
+        {
+            if let Some(leading) = self.leading(broker, partition) {
+                leading.waiting.push((next, base, batch));
+                self.led(broker, partition);
+            }
+            return;
+        }
+        let log = self.log(broker, partition);
         let last = log.all.batches.iter().rev().find(|stored| stored.value.0 == batch.id);
         let expected = last.map_or(0, |stored| stored.value.1 + (stored.next - stored.base) as i32);
         if batch.sequence < expected {
@@ -263,6 +275,10 @@ impl World {
             (self.rng.index(self.nodes.len()) as i32, self.rng.index(self.options.partitions as usize));
         let Some(leading) = self.leading(broker, partition) else { return };
         let high_watermark = leading.high_watermark;
+        // With a log start behind the end of what is left, a replica waits for a person.
+        if !self.options.careful {
+            return;
+        }
         let log = self.log(broker, partition);
         let batches: Vec<i64> =
             log.all.batches.iter().map(|batch| batch.next).filter(|next| *next <= high_watermark).collect();

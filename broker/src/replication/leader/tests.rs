@@ -301,6 +301,17 @@ fn a_replica_lags_when_it_has_not_been_at_the_leaders_end_for_10_s() {
         assert_eq!(busy.proposal(), None, "{second}");
     }
 
+    // It reports each batch, and is always some reports behind.
+    for isr in [&[0, 1][..], &[0]] {
+        let mut busy = leader(isr, 1);
+        for millis in 0..20_000 {
+            busy.written(100 + millis, at(millis as u64));
+            busy.fetched(replica(1), 90 + millis, at(millis as u64));
+            busy.tick(at(millis as u64));
+        }
+        assert_eq!(proposed(&busy), (isr.len() == 1).then_some(vec![0, 1]), "{isr:?}");
+    }
+
     // More and more.
     let mut slow = leader(&[0, 1], 1);
     for second in 0..60 {
