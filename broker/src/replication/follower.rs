@@ -210,7 +210,7 @@ impl Follower {
             bytes += batch.len();
             match if bytes > MAX_ANSWER_BYTES { Err(Invalid::Size(bytes)) } else { self.check(&batch) } {
                 Ok(header) => effects.push(self.place(batch, header)),
-                // All that is held is deleted on the leader, whose log begins within a batch of its own.
+                // All that is held is deleted on the leader, and was not the leader's: its log begins with this batch, or in it.
                 Err(Invalid::Offset { base, next }) if base < next && log_start >= next && base >= self.held.start => {
                     return self.cut(Effect::Restart(base));
                 }

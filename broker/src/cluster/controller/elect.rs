@@ -34,6 +34,7 @@ pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members, balanc
     if balance {
         view.prefer(&mut next);
     }
+    view.recognize(&mut next);
     if next == *partition && !answered {
         return None;
     }
@@ -90,11 +91,7 @@ impl View<'_> {
         if leadership(next).is_none() {
             next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
         }
-        if let Some(leader) = next.leader {
-            let member = self.members.get(&leader);
-            // What was elected without proof stays so, over all elections, until a leader has found its log.
-            next.recovering &= !member.is_some_and(|member| member.recovered.contains(&(self.topic, self.index)));
-        } else {
+        if next.leader.is_none() {
             self.recover(next);
         }
         next.fault = if next.leader.is_some() { None } else { Some(self.fault(next)) };
@@ -154,6 +151,12 @@ impl View<'_> {
         if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
             next.leader = Some(*preferred);
         }
+    }
+
+    /// What was elected without proof stays so, over all elections, until a leader has found its log.
+    fn recognize(&self, next: &mut PartitionState) {
+        let leader = leadership(next).and_then(|leader| self.member(leader));
+        next.recovering &= !leader.is_some_and(|leader| leader.recovered.contains(&(self.topic, self.index)));
     }
 
     fn serves(&self, replica: Replica) -> bool {
