@@ -34,7 +34,6 @@ pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members, balanc
     if balance {
         view.prefer(&mut next);
     }
-    view.recognize(&mut next);
     if next == *partition && !answered {
         return None;
     }
@@ -88,9 +87,13 @@ impl View<'_> {
     }
 
     fn elect(&self, next: &mut PartitionState) {
-        if leadership(next).is_none() {
-            next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
+        if let Some(leader) = leadership(next) {
+            let member = self.members.get(&leader.broker);
+            // What was elected without proof stays so, over all elections, until a leader has found its log.
+            next.recovering &= !member.is_some_and(|member| member.recovered.contains(&(self.topic, self.index)));
+            return;
         }
+        next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
         if next.leader.is_none() {
             self.recover(next);
         }
@@ -151,12 +154,6 @@ impl View<'_> {
         if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
             next.leader = Some(*preferred);
         }
-    }
-
-    /// What was elected without proof stays so, over all elections, until a leader has found its log.
-    fn recognize(&self, next: &mut PartitionState) {
-        let leader = leadership(next).and_then(|leader| self.member(leader));
-        next.recovering &= !leader.is_some_and(|leader| leader.recovered.contains(&(self.topic, self.index)));
     }
 
     fn serves(&self, replica: Replica) -> bool {

@@ -423,7 +423,8 @@ fn take(step: Step, members: &mut Members, partition: &PartitionState, asked: &m
             members.get_mut(&broker).unwrap().ends.insert(key, LogEnd { epoch, end });
         }
         Step::Found(broker) => {
-            members.get_mut(&broker).unwrap().recovered.insert(key);
+            let leads = partition.leader == Some(broker) && partition.recovering;
+            members.get_mut(&broker).unwrap().recovered.extend(leads.then_some(key));
         }
         Step::Factor(factor, min_in_sync) => *asked = (factor, min_in_sync.min(factor)),
     }
@@ -502,6 +503,10 @@ proptest! {
             take(step, &mut members, &partition, &mut asked);
             if let Some(next) = settle(TOPIC, &partition, &members, balance) {
                 check(&partition, &next, &members)?;
+                // A broker says so only of what it leads.
+                for member in members.values_mut().filter(|member| next.leader != Some(member.id) || !next.recovering) {
+                    member.recovered.clear();
+                }
                 prop_assert_eq!(settle(TOPIC, &next, &members, balance), None);
                 partition = next;
             }
