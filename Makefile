@@ -59,8 +59,8 @@ lint: setup ## Formatting, clippy with warnings denied, licences and sources of 
 unit: setup ## Tests of the crates
 	$(CARGO) test --release --locked --no-fail-fast --workspace --exclude taffrail-e2e
 
-sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes broker/tests/sim/RUNS.md
-	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim many_schedules
+sim: setup ## Simulates consumer groups and replication on SIM_SCHEDULES (100,000) seeds each; writes broker/tests/*sim/RUNS.md
+	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim --test replication_sim many_schedules
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e

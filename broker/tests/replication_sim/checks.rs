@@ -67,7 +67,10 @@ impl World {
             assert!(after.recovering || !nobody, "L7: elected without proof, and not said: {before:?}, {after:?}");
             let whole = |leader: i32| known(&leader).is_some_and(|it| self.nodes[leader as usize].vouches(*it));
             if after.recovering && elected.is_some_and(|leader| !whole(leader)) {
-                assert!(!self.options.careful, "L4: a leader without proof, though fewer than min ISR lost records: {before:?}");
+                assert!(
+                    !self.options.careful,
+                    "L4: a leader without proof, though fewer than min ISR lost records: {before:?}"
+                );
                 self.check_longest(partition, before, after);
                 self.counts.saw(Seen::Recovering);
                 self.recovered.insert(partition, after.leader_epoch);

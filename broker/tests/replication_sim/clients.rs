@@ -110,19 +110,25 @@ impl World {
     }
 
     pub(crate) fn produce(&mut self, at: usize) {
-        let after = self.millis(20, 200);
+        let after = self.millis(10, 100);
         self.schedule(after, Event::Produce { producer: at });
         self.give_up(at);
         let (now, count) = (self.now, 1 + self.rng.index(3) as i32);
+        let due = !self.faulty || self.rng.once_in(self.options.pace / 100);
         let producer = &mut self.producers[at];
-        if producer.open.len() < self.options.in_flight && !self.closing {
+        if producer.open.len() < self.options.in_flight && !self.closing && due {
             let batch = producer.build(at, count);
             producer.open.push_back(Open { batch, since: now, asked: None, unknown: false, out_of_sequence: None });
+        }
+        // Only what is due is sent again.
+        let waits = |open: &Open| open.asked.is_some_and(|asked| now - asked < ANSWER);
+        if self.producers[at].open.iter().all(waits) {
+            return;
         }
         let target = self.believed_leader(self.producers[at].partition);
         let mut sent = Vec::new();
         for open in &mut self.producers[at].open {
-            if open.asked.is_some_and(|asked| now - asked < ANSWER) {
+            if waits(open) {
                 continue;
             }
             // What was asked before was not answered: it may have been done.
@@ -160,7 +166,7 @@ impl World {
     }
 
     /// An answer gets to a producer.
-    pub(crate) fn produced(&mut self, batch: Batched, result: Result<i64, Refusal>) {
+    pub(crate) fn produced(&mut self, batch: &Batched, result: Result<i64, Refusal>) {
         let now = self.now;
         let producer = &mut self.producers[batch.producer];
         let found =
@@ -170,7 +176,7 @@ impl World {
         }
         let Some(place) = found else { return };
         let open = &mut producer.open[place];
-        if let Ok(_base) = result {
+        if result.is_ok() {
             producer.open.remove(place);
             producer.done += 1;
             self.counts.saw(Seen::Acknowledged);

@@ -56,7 +56,8 @@ impl World {
         if following.leader == from {
             following.heard = now;
         }
-        if answer.leader_epoch != following.epoch {
+        let ours = answer.leader_epoch == following.epoch;
+        if !ours {
             if planted == Some(Planted::OlderEpochAccepted) {
                 answer.leader_epoch = following.epoch;
             }
@@ -64,6 +65,7 @@ impl World {
         }
         let Some(following) = self.following(broker, partition) else { return };
         let effects = following.follower.answer(answer);
+        assert!(ours || effects.is_empty(), "E3: broker {broker} acts on an answer of another epoch: {effects:?}");
         self.carry_out(broker, partition, effects);
     }
 
@@ -91,7 +93,7 @@ impl World {
                 Effect::Append(bytes, header) => Operation::Append(Batch::of(bytes, &header)),
                 Effect::Trim(to) => Operation::Trim(to),
                 Effect::Truncate(to) => {
-                    self.truncates(broker, partition);
+                    self.counts.saw(Seen::Truncated);
                     Operation::Truncate(to)
                 }
                 Effect::Restart(at) => {
@@ -117,15 +119,5 @@ impl World {
         let log = &mut self.nodes[broker as usize].disk.logs[partition];
         self.histories[partition].commit(log, high_watermark, &by);
         self.ask(broker, partition);
-    }
-
-    fn truncates(&mut self, broker: i32, partition: usize) {
-        self.counts.saw(Seen::Truncated);
-        if let Some(following) = self.following(broker, partition) {
-            following.truncations += 1;
-            if following.truncations == 2 {
-                self.counts.saw(Seen::TruncatedTwice);
-            }
-        }
     }
 }

@@ -9,7 +9,7 @@ use super::clients::Batched;
 use super::counts::Seen;
 use super::log::{Batch, Operation, ReplicaLog};
 use super::planted::Planted;
-use super::replica::{Fetch, Fetched, Leading, Role};
+use super::replica::{Fetch, Fetched, Leading, Role, Stream};
 use super::world::{Message, Refusal, World};
 
 /// Most batches in one answer, once all is well.
@@ -120,35 +120,47 @@ impl World {
             }
             return;
         }
-        if let Some(leading) = self.leading(broker, partition) {
-            // What an earlier stream said is still believed, as long as it lives; only a stream's own order is kept.
-            let known = leading.streams.entry(from.broker).or_default();
-            let (life, number, place) = known.0;
-            if (life, number) == (stream.0, stream.1) && stream.2 <= place {
-                return;
-            }
-            if known.0 < stream {
-                let said = if (life, number) == (stream.0, stream.1) { known.1 } else { 0 };
-                *known = (stream, said);
-            }
+        let (id, place, demands) = ((stream.0, stream.1), stream.2, position.max_bytes > 0);
+        let Some(leading) = self.leading(broker, partition) else { return };
+        let known = leading.streams.entry(from.broker).or_default();
+        if known.id < id {
+            *known = Stream { id, ..Stream::default() };
         }
-        let outcome = compare(self.log(broker, partition), position.next, position.last_epoch);
-        if outcome != Outcome::Matches {
-            if position.max_bytes > 0 {
-                self.answer(broker, &fetch, outcome);
-            }
+        // An earlier stream is still heard as long as it lives; only a stream's own order is kept.
+        if known.id == id && place <= known.heard {
             return;
         }
-        let clock = self.clock(broker);
-        if let Some(leading) = self.leading(broker, partition) {
-            leading.leader.fetched(from, position.written, clock);
-            let known = leading.positions.entry(from.broker).or_default();
-            *known = (*known).max((from.incarnation, position.written));
-            if position.max_bytes > 0 {
-                leading.demands.insert(from.broker, fetch);
+        let matched = known.id == id && known.matched;
+        if known.id == id {
+            known.heard = place;
+        }
+        if matched {
+            self.counts(broker, &fetch);
+        } else if demands {
+            let outcome = compare(self.log(broker, partition), position.next, position.last_epoch);
+            if outcome != Outcome::Matches {
+                return self.answer(broker, &fetch, outcome);
             }
+            self.counts(broker, &fetch);
+        }
+        let Some(leading) = self.leading(broker, partition) else { return };
+        if demands {
+            if let Some(known) = leading.streams.get_mut(&from.broker).filter(|known| known.id == id) {
+                known.matched = true;
+            }
+            leading.demands.insert(from.broker, fetch);
         }
         self.led(broker, partition);
+    }
+
+    /// What a follower has written counts.
+    fn counts(&mut self, broker: i32, fetch: &Fetch) {
+        let (clock, from, position) = (self.clock(broker), fetch.from, fetch.position);
+        let written = position.written.clamp(0, position.next.max(0));
+        let Some(leading) = self.leading(broker, fetch.partition) else { return };
+        leading.leader.fetched(from, written, clock);
+        let known = leading.positions.entry(from.broker).or_default();
+        *known = (*known).max((from.incarnation, written));
     }
 
     fn answer(&mut self, broker: i32, fetch: &Fetch, outcome: Outcome) {
@@ -177,9 +189,9 @@ impl World {
         let (life, number, _) = to.stream;
         let Fetch { from, partition, .. } = *to;
         let place = self.leading(broker, partition).and_then(|leading| {
-            let (stream, said) = leading.streams.get_mut(&from.broker)?;
-            *said += 1;
-            (stream.0, stream.1).eq(&(life, number)).then_some(*said)
+            let stream = leading.streams.get_mut(&from.broker).filter(|stream| stream.id == (life, number))?;
+            stream.said += 1;
+            Some(stream.said)
         });
         let stream = (life, number, place.unwrap_or(1));
         self.send(broker, from.broker, Message::Fetched(Box::new(Fetched { partition, stream, answer })));
@@ -213,7 +225,8 @@ impl World {
         leading.demands = held.into_iter().collect();
         let told: Vec<Fetch> = leading.demands.values().cloned().collect();
         for (_, fetch) in ready {
-            self.answer(broker, &fetch, Outcome::Matches);
+            let outcome = compare(self.log(broker, partition), fetch.position.next, fetch.position.last_epoch);
+            self.answer(broker, &fetch, outcome);
         }
         if high_watermark > before {
             for to in told {

@@ -100,8 +100,6 @@ pub(crate) struct ReplicaLog {
     pub(crate) written_end: i64,
     /// Up to here it has been compared with what is committed.
     pub(crate) compared: i64,
-    /// As many truncations since it began to follow.
-    pub(crate) truncations: u32,
 }
 
 impl ReplicaLog {

@@ -38,7 +38,7 @@ use planted::Planted;
 use world::World;
 
 /// Schedules of a test.
-const BUDGET: u64 = 200;
+const BUDGET: u64 = 300;
 /// In so many a planted fault must be seen.
 const PLANTED_BUDGET: u64 = 2_000;
 
@@ -54,8 +54,8 @@ impl Drop for Told<'_> {
 }
 
 /// One schedule; how many steps it had.
-fn run(options: Options, counts: &mut Counts) -> u32 {
-    let told = Told(&options);
+fn run(options: &Options, counts: &mut Counts) -> u32 {
+    let told = Told(options);
     let mut world = World::new(options.clone());
     world.trace = std::env::var_os("SIM_TRACE").is_some();
     world.run(options.length * 1_000);
@@ -69,10 +69,7 @@ fn run(options: Options, counts: &mut Counts) -> u32 {
 fn rules_hold_in_every_schedule_of_a_fixed_budget() {
     let mut counts = Counts::default();
     for seed in 0..BUDGET {
-        assert!(run(Options::of(seed, None), &mut counts) > 0);
-    }
-    for (what, count) in counts.rows() {
-        eprintln!("{count:>9} {what}");
+        assert!(run(&Options::of(seed, None), &mut counts) > 0);
     }
     for (what, count) in counts.rows() {
         assert!(count > 0, "never happened: {what}");
@@ -82,8 +79,8 @@ fn rules_hold_in_every_schedule_of_a_fixed_budget() {
 /// Seeds that failed once: each found a fault.
 #[test]
 fn seeds_that_failed_once_do_not_fail_again() {
-    for seed in [] {
-        run(Options::of(seed, None), &mut Counts::default());
+    for seed in [621, 907] {
+        run(&Options::of(seed, None), &mut Counts::default());
     }
 }
 
@@ -92,7 +89,7 @@ fn same_seed_gives_the_same_schedule() {
     for seed in 0..5 {
         let (mut first, mut second) = (Counts::default(), Counts::default());
         let options = Options::of(seed, None);
-        assert_eq!(run(options.clone(), &mut first), run(options, &mut second));
+        assert_eq!(run(&options, &mut first), run(&options, &mut second));
         assert!(first.rows().eq(second.rows()));
     }
 }
@@ -103,7 +100,7 @@ fn one_seed() {
     if let Some(seed) = std::env::var_os("SIM_SEED") {
         let options = Options::of(seed.to_str().unwrap().parse().unwrap(), None);
         eprintln!("{options}");
-        run(options, &mut Counts::default());
+        run(&options, &mut Counts::default());
     }
 }
 
@@ -111,7 +108,7 @@ fn one_seed() {
 fn found(planted: Planted, by: &[&str]) {
     let seen = |seed: &u64| {
         let options = Options::of(*seed, Some(planted));
-        let failed = catch_unwind(AssertUnwindSafe(|| run(options, &mut Counts::default())));
+        let failed = catch_unwind(AssertUnwindSafe(|| run(&options, &mut Counts::default())));
         let Err(why) = failed else { return false };
         let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
         assert!(by.iter().any(|rule| why.starts_with(rule)), "{planted:?} is seen by another rule: {why}");
@@ -154,7 +151,7 @@ fn planted_silence_taken_for_refusal_is_found() {
 
 #[test]
 fn planted_answer_of_an_older_epoch_is_found() {
-    found(Planted::OlderEpochAccepted, &["inconsistent-offsets", "lost-write", "H1", "T4", "I4"]);
+    found(Planted::OlderEpochAccepted, &["E3", "inconsistent-offsets", "lost-write", "H1", "T4", "I4"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     /// Never more than `min_in_sync_replicas` − 1 replicas have lost records at once: then no acknowledged one may be (L4).
     pub(crate) careful: bool,
     pub(crate) producers: usize,
+    /// Longest time between batches of one producer while things go wrong, in milliseconds.
+    pub(crate) pace: u64,
     /// Batches of one producer under way.
     pub(crate) in_flight: usize,
     /// One message in so many is lost, comes twice, is late by seconds.
@@ -62,6 +64,7 @@ impl Options {
             min_in_sync_replicas,
             careful: one_of(&[0, 1, 1]) == 1,
             producers: one_of(&[1, 2, 3]) as usize,
+            pace: one_of(&[100, 200, 1_000, 5_000]),
             in_flight: one_of(&[1, 2, 4]) as usize,
             answer_batches: one_of(&[1, 3, 50]) as usize,
             lost: one_of(&[30, 100, 400, 1_000_000]),
@@ -70,10 +73,10 @@ impl Options {
             latency: one_of(&[500, 2_000, 20_000, 200_000]),
             write_time: one_of(&[200, 2_000, 20_000, 300_000]),
             sync_every: one_of(&[500, 3_000, 20_000]),
-            watch_lag: one_of(&[10, 200, 3_000]),
+            watch_lag: one_of(&[10, 200, 3_000, 8_000]),
             api_lost: one_of(&[6, 20, 1_000_000]),
-            fault_every: one_of(&[700, 1_500, 3_000]),
-            length: one_of(&[20_000, 40_000, 60_000]),
+            fault_every: one_of(&[700, 1_500, 3_000, 8_000]),
+            length: one_of(&[30_000, 60_000, 90_000]),
         }
     }
 }

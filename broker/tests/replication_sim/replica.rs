@@ -72,13 +72,25 @@ pub(crate) struct Leading {
     pub(crate) waiting: Vec<(i64, i64, Batched)>,
     /// Demands that wait for something.
     pub(crate) demands: BTreeMap<i32, Fetch>,
-    /// The newest streams of followers, what was last heard there, and what was said.
-    pub(crate) streams: BTreeMap<i32, ((u32, u32, u32), u32)>,
+    /// The newest streams of followers.
+    pub(crate) streams: BTreeMap<i32, Stream>,
     /// Who has fetched, and how far its log is written.
     pub(crate) positions: BTreeMap<i32, (i64, i64)>,
     /// As it was told last.
     pub(crate) high_watermark: i64,
     pub(crate) proposed_at: Option<Micros>,
+}
+
+/// A follower's stream, at its leader.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stream {
+    /// The follower's process and the stream there.
+    pub(crate) id: (u32, u32),
+    /// Places of what was heard and said last.
+    pub(crate) heard: u32,
+    pub(crate) said: u32,
+    /// The follower's history is this log's.
+    pub(crate) matched: bool,
 }
 
 pub(crate) struct Following {
@@ -91,7 +103,6 @@ pub(crate) struct Following {
     pub(crate) said: u32,
     pub(crate) last: u32,
     pub(crate) heard: Micros,
-    pub(crate) truncations: u32,
 }
 
 /// What a broker is to do.
@@ -231,7 +242,9 @@ impl World {
         }
         if self.options.planted == Some(Planted::NoQuorumRead) {
             let versions = self.store.slices.len();
-            partitions.into_iter().for_each(|partition| self.take(broker, partition, versions));
+            for partition in partitions {
+                self.take(broker, partition, versions);
+            }
             return;
         }
         if let Some(process) = self.process(broker) {
@@ -258,7 +271,7 @@ impl World {
         let (Answer::Slice(slice), me) = (answer, self.replica(broker)) else { return };
         for partition in partitions.iter().copied() {
             let (Some(seen), read) = (self.seen(broker, partition), &slice.partitions[partition]) else { return };
-            if !matches!(target(read, me), Target::Lead) && matches!(target(&seen, me), Target::Lead) {
+            if read.partition_epoch > seen.partition_epoch && matches!(target(&seen, me), Target::Lead) {
                 self.counts.saw(Seen::StaleLead);
             }
             let version = self.store.slices.iter().position(|version| std::rc::Rc::ptr_eq(version, &slice));
@@ -318,15 +331,13 @@ impl World {
             self.submit(broker, partition, Operation::Truncate(high_watermark));
             return;
         }
-        log.truncations = 0;
         let held = held(log);
         let Some(process) = self.process(broker) else { return };
         process.terms += 1;
         let term = process.terms;
         let follower = Follower::new(state.leader_epoch, state.recovering, high_watermark, held);
         let epoch = state.leader_epoch;
-        let following =
-            Following { follower, leader, epoch, term, stream: term, said: 0, last: 0, heard: now, truncations: 0 };
+        let following = Following { follower, leader, epoch, term, stream: term, said: 0, last: 0, heard: now };
         process.slots[partition].role = Role::Following(Box::new(following));
         self.ask(broker, partition);
     }

@@ -26,7 +26,7 @@ pub(crate) fn many(from: u64, schedules: u64) {
             if seed >= from + schedules {
                 return (counts, steps, failed);
             }
-            match catch_unwind(AssertUnwindSafe(|| run(Options::of(seed, None), &mut counts))) {
+            match catch_unwind(AssertUnwindSafe(|| run(&Options::of(seed, None), &mut counts))) {
                 Ok(some) => steps.push(some),
                 Err(why) => failed.push((seed, why.downcast_ref::<String>().cloned().unwrap_or_default())),
             }

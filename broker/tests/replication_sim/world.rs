@@ -377,7 +377,7 @@ impl World {
     fn deliver(&mut self, from: i32, to: i32, message: Message) {
         if to >= CLIENTS {
             if let Message::Produced(batch, result) = message {
-                self.produced(batch, result);
+                self.produced(&batch, result);
             }
             return;
         }
