@@ -43,7 +43,7 @@ kube-shell: ## Opens a shell in it: kubectl, helm and the programs on PATH, pods
 demo: build ## Streams 20,000 real flights through a broker and a group that are killed on the way, and proves that none was lost
 	@$(BIN)/taffrail-demo
 
-demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three brokers, pods that produce and consume, and a broker pod killed
+demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three brokers, pods that produce and consume, a leader's pod killed, a leader's node without power
 	@.ci/setup kubernetes
 	@.ci/kubernetes >/dev/null
 	@$(BIN)/taffrail-demo-kubernetes
@@ -59,8 +59,8 @@ lint: setup ## Formatting, clippy with warnings denied, licences and sources of 
 unit: setup ## Tests of the crates
 	$(CARGO) test --release --locked --no-fail-fast --workspace --exclude taffrail-e2e
 
-sim: setup ## Simulates consumer groups on SIM_SCHEDULES (100,000) seeds; writes broker/tests/sim/RUNS.md
-	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim many_schedules
+sim: setup ## Simulates consumer groups and replication on SIM_SCHEDULES (100,000) seeds each; writes broker/tests/*sim/RUNS.md
+	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim --test replication_sim many_schedules
 
 e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
 	@.ci/setup e2e

@@ -240,7 +240,8 @@ impl Process {
             last_seen: None,
         });
         let listen = self.config.listen.iter().map(|listen| server::Listener::alone(listen.socket_address()));
-        let outcome = self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator).await;
+        let outcome =
+            self.with_jobs(broker, Some(controller.clone()), listen.collect(), authenticator, &self.stop).await;
         groups.stop().await;
         controller.stop().await;
         outcome
@@ -271,6 +272,7 @@ impl Process {
         alone: Option<Arc<Controller>>,
         listen: Vec<server::Listener>,
         authenticator: Authenticator,
+        until: &CancellationToken,
     ) -> Result<(), BrokerError> {
         let manifest = match &alone {
             Some(controller) => self.apply_manifest(controller).await?,
@@ -284,7 +286,7 @@ impl Process {
         if let (Some(manifest), Some(controller)) = (manifest, alone) {
             jobs.push(tokio::spawn(follow_manifest(manifest, controller, stop.clone())));
         }
-        let outcome = self.serve(broker, listen, &authenticator).await;
+        let outcome = self.serve(broker, listen, &authenticator, until).await;
         stop.cancel();
         for job in jobs {
             job.await?;
@@ -302,12 +304,13 @@ impl Process {
         if applied.failed.is_empty() { Ok(Some(manifest)) } else { Err(BrokerError::Refused(applied.failed)) }
     }
 
-    /// Opens the listeners, is ready until told to stop, drains.
+    /// Opens the listeners, is ready `until` it is time to stop, drains.
     async fn serve(
         &self,
         broker: Arc<service::Broker>,
         listen: Vec<server::Listener>,
         authenticator: &Authenticator,
+        until: &CancellationToken,
     ) -> Result<(), BrokerError> {
         let options = self.server_options(authenticator, listen);
         let shutdown = CancellationToken::new();
@@ -316,7 +319,7 @@ impl Process {
             tracing::info!(address = %format_args!("grpc://{address}"), "listening");
         }
         self.subjects.readiness.set(Phase::Serving);
-        self.stop.cancelled().await;
+        until.cancelled().await;
         self.subjects.readiness.set(Phase::Draining);
         shutdown.cancel();
         server.stopped().await;

@@ -78,6 +78,7 @@ pub mod peers;
 pub mod producer_ids;
 pub mod readiness;
 pub mod registration;
+pub mod replication;
 pub mod retention;
 pub mod security;
 pub mod server;

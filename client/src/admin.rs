@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use taffrail_proto::v1::admin_client::AdminClient;
 use taffrail_proto::v1::consumer_client::ConsumerClient;
-use taffrail_proto::v1::{self, offset_query, undelete_topic_request::Which};
+use taffrail_proto::v1::{self, OffsetAnswer, offset_query, undelete_topic_request::Which};
 use tonic::{Response, Status};
 
 use crate::client::{Retry, Shared};
@@ -264,16 +264,16 @@ impl Shared {
         };
         let query = v1::OffsetQuery { topic: topic.to_owned(), partition, at: Some(at) };
         let request = v1::ListOffsetsRequest { queries: vec![query], ..v1::ListOffsetsRequest::default() };
-        let answer =
-            self.call_leader((topic, partition), request, |c, r| async move {
-                ConsumerClient::new(c).list_offsets(r).await
-            })
-            .await?;
-        let answer = answer.answers.into_iter().next();
-        let answer = answer.ok_or_else(|| Error::local(ErrorKind::Internal, "the broker left a query unanswered"))?;
-        if let Some(error) = answer.error {
-            return Err(error.into());
-        }
-        Ok(ListedOffset { offset: answer.offset, timestamp_ms: answer.timestamp_ms, leader_epoch: answer.leader_epoch })
+        // An answer has a fault of its own, which passes too: a new leader does not know the latest offset yet.
+        self.call_leader((topic, partition), request, |c, r| async move {
+            let answer = ConsumerClient::new(c).list_offsets(r).await?.into_inner().answers.into_iter().next();
+            let unanswered = || Error::local(ErrorKind::Internal, "the broker left a query unanswered");
+            let OffsetAnswer { offset, timestamp_ms, leader_epoch, error } = answer.ok_or_else(unanswered)?;
+            match error {
+                None => Ok(Response::new(ListedOffset { offset, timestamp_ms, leader_epoch })),
+                Some(error) => Err(Error::from(error)),
+            }
+        })
+        .await
     }
 }

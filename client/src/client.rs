@@ -141,15 +141,17 @@ impl Shared {
         }
     }
 
-    /// Makes a small call at the leader of a partition, with metadata renewed where it was out of date.
-    pub(crate) async fn call_leader<R: Clone, T, F>(
+    /// Makes a small call at the leader of a partition, with metadata renewed where it was out of date. `call` may find a
+    /// fault in the answer too.
+    pub(crate) async fn call_leader<R: Clone, T, E, F>(
         self: &Arc<Self>,
         (topic, partition): (&str, i32),
         request: R,
         call: impl Fn(Connection, R) -> F + Send + Sync,
     ) -> Result<T>
     where
-        F: Future<Output = Result<Response<T>, Status>> + Send,
+        F: Future<Output = Result<Response<T>, E>> + Send,
+        Error: From<E>,
     {
         let mut attempts = Attempts::new(self, Retry::Always);
         loop {
@@ -194,7 +196,10 @@ impl<'a> Attempts<'a> {
         Self { shared, retry, deadline, backoff: Backoff::default() }
     }
 
-    async fn one<T>(&self, call: impl Future<Output = Result<Response<T>, Status>> + Send) -> Result<T> {
+    async fn one<T, E>(&self, call: impl Future<Output = Result<Response<T>, E>> + Send) -> Result<T>
+    where
+        Error: From<E>,
+    {
         match timeout_at(self.deadline, call).await {
             Ok(answer) => Ok(answer?.into_inner()),
             Err(_) => Err(timed_out(self.shared)),

@@ -28,8 +28,9 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes of a message; far above a broker's largest batch, and one batch is always sent.
 pub(crate) const MAX_MESSAGE: usize = 40 << 20;
-/// An idle connection is probed this often, so that one whose peer vanished is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection is probed this often, and given up when that stays unanswered so long: a broker that sleeps, or whose node has
+/// lost its power, says nothing. The other brokers take it for dead after six seconds too.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
 /// Streams that stay open on one connection; calls have the rest of what a broker allows.
 const STREAMS: usize = 32;
 /// Service account tokens rotate within an hour.
@@ -122,8 +123,8 @@ impl Connections {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
+            .http2_keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         Ok(endpoint.connect_lazy())

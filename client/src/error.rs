@@ -268,6 +268,8 @@ fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::Unavailable
         | Reason::StorageFailed
         | Reason::CoordinatorLoading
+        | Reason::NotEnoughReplicas
+        | Reason::OffsetNotAvailable
         | Reason::PrecedingFailed => ErrorKind::Unavailable,
         Reason::RequestTimeout => ErrorKind::Timeout,
         Reason::UnknownTopic | Reason::UnknownPartition | Reason::UnknownGroup | Reason::NoCommittedOffset => {
@@ -320,6 +322,17 @@ mod tests {
         assert!(!error.retriable());
         assert_eq!(error.reason(), Reason::Unspecified);
         assert_eq!(error.outcome(), RequestOutcome::Unknown);
+    }
+
+    #[test]
+    fn replicas_that_are_missing_or_new_are_waited_for() {
+        for reason in [Reason::NotEnoughReplicas, Reason::OffsetNotAvailable] {
+            let outcome = Outcome::NotApplied.into();
+            let told = LogError { reason: reason.into(), retriable: true, outcome, ..LogError::default() };
+            let error = Error::from(told);
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, RequestOutcome::NotApplied));
+            assert!(error.worth_a_retry() && !error.stale_metadata(), "{reason:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod storage;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::topic::{TopicConfig, TopicSpec};
+
 pub use defaults::TopicDefaults;
 pub use failover::Failover;
 pub use listener::{Expose, ExposeType, Listener, Protocol};
@@ -54,6 +56,7 @@ pub const ADMIN_PORT: i32 = 9095;
         .message("metadata.name becomes the name of pods and Services: begin with a letter a-z, go on with a-z, 0-9 and '-', at most 40 characters"),
     printcolumn(name = "Brokers", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Under-Replicated", type_ = "string", json_path = ".status.conditions[?(@.type==\"UnderReplicated\")].status"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Cluster-ID", type_ = "string", json_path = ".status.clusterId", priority = 1),
@@ -152,6 +155,18 @@ impl ClusterSpec {
     pub fn replication_factor(&self) -> i32 {
         self.topic_defaults.replication_factor.unwrap_or_else(|| self.replicas.clamp(1, 3))
     }
+
+    /// Replicas of a topic's partitions.
+    pub fn replicas_of(&self, topic: &TopicSpec) -> i32 {
+        topic.replication_factor.unwrap_or_else(|| self.replication_factor())
+    }
+
+    /// How many of them must have a record before a write with acks=all succeeds.
+    pub fn min_in_sync_replicas_of(&self, topic: &TopicSpec) -> i32 {
+        let set = topic.config.min_in_sync_replicas.or(self.topic_defaults.config.min_in_sync_replicas);
+        TopicConfig { min_in_sync_replicas: set, ..TopicConfig::default() }
+            .min_in_sync_replicas(self.replicas_of(topic))
+    }
 }
 
 fn three() -> i32 {
@@ -182,6 +197,24 @@ mod tests {
         assert_eq!(spec(json!({"replicas": 1, "storage": {"size": "1Gi"}})).replication_factor(), 1);
         let set = json!({"replicas": 5, "storage": {"size": "1Gi"}, "topicDefaults": {"replicationFactor": 4}});
         assert_eq!(spec(set).replication_factor(), 4);
+    }
+
+    #[test]
+    fn a_topic_says_how_many_replicas_it_has_or_the_cluster_does() {
+        let spec = spec(json!({
+            "replicas": 5, "storage": {"size": "1Gi"},
+            "topicDefaults": {"replicationFactor": 4, "config": {"minInSyncReplicas": 3}},
+        }));
+        let of = |topic: &TopicSpec| (spec.replicas_of(topic), spec.min_in_sync_replicas_of(topic));
+        let topic = TopicSpec::default();
+        assert_eq!(of(&topic), (4, 3));
+        assert_eq!(
+            of(&TopicSpec { replication_factor: Some(2), ..topic.clone() }),
+            (2, 2),
+            "never more than there are"
+        );
+        let config = TopicConfig { min_in_sync_replicas: Some(1), ..TopicConfig::default() };
+        assert_eq!(of(&TopicSpec { config, ..topic }), (4, 1));
     }
 
     #[test]

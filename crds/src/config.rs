@@ -121,21 +121,22 @@ impl TopicConfig {
         Ok(())
     }
 
-    /// All keys with the values in force, by name.
-    pub fn entries(&self) -> Vec<ConfigEntry> {
+    /// All keys with the values in force for a topic with so many replicas, by name.
+    pub fn entries(&self, replication_factor: i32) -> Vec<ConfigEntry> {
         let fields = Field::ALL.into_iter().filter_map(|field| {
             let documentation = field.documentation()?;
-            let (value, is_default) = self.field_entry(field);
+            let (value, is_default) = self.field_entry(field, replication_factor);
             Some(ConfigEntry { key: field.name().to_owned(), value, is_default, documentation })
         });
-        let mut entries: Vec<_> = KEYS.iter().map(|key| self.kafka_entry(key)).chain(fields).collect();
+        let mut entries: Vec<_> =
+            KEYS.iter().map(|key| self.kafka_entry(key, replication_factor)).chain(fields).collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries
     }
 
-    fn kafka_entry(&self, key: &Key) -> ConfigEntry {
+    fn kafka_entry(&self, key: &Key, replication_factor: i32) -> ConfigEntry {
         let (value, is_default) = match key.meaning {
-            Meaning::Field(field) => self.field_entry(field),
+            Meaning::Field(field) => self.field_entry(field, replication_factor),
             Meaning::Kept | Meaning::Only(_) => match self.kafka.get(key.name) {
                 Some(value) => (value.clone(), false),
                 None => (key.default.to_owned(), true),
@@ -145,7 +146,7 @@ impl TopicConfig {
     }
 
     /// The value in force, in Kafka's form where Kafka has the key, and whether it is the default.
-    fn field_entry(&self, field: Field) -> (String, bool) {
+    fn field_entry(&self, field: Field, replication_factor: i32) -> (String, bool) {
         match field {
             Field::Retention => {
                 let ms = self.retention().as_millis().map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
@@ -159,7 +160,10 @@ impl TopicConfig {
             Field::Durability => (self.durability().as_str().to_owned(), self.durability.is_none()),
             Field::TimestampType => (self.timestamp_type().as_str().to_owned(), self.timestamp_type.is_none()),
             Field::TrashRetention => (self.trash_retention().to_string(), self.trash_retention.is_none()),
-            Field::MinInSyncReplicas => (self.min_in_sync_replicas().to_string(), self.min_in_sync_replicas.is_none()),
+            Field::MinInSyncReplicas => {
+                let value = self.min_in_sync_replicas(replication_factor);
+                (value.to_string(), self.min_in_sync_replicas.is_none())
+            }
         }
     }
 

@@ -263,7 +263,7 @@ pub const KEYS: &[Key] = &[
     kept("min.compaction.lag.ms", Kind::Integer(0, LONG), "0",
         "No meaning here: shortest time before a record is compacted, in milliseconds."),
     field("min.insync.replicas", Kind::Integer(1, 7), "1", Field::MinInSyncReplicas,
-        "How many replicas must have a record before a write with acks=all succeeds, from 1 to 7."),
+        "How many replicas must have a record before a write with acks=all succeeds, from 1 to 7. Not set: 2 with 3 replicas or more, otherwise 1."),
     kept("preallocate", Kind::Boolean, "false",
         "No meaning here: whether a segment's file is allocated as a whole when it is made."),
     kept("remote.copy.lag.bytes", Kind::Integer(-1, LONG), "0",

@@ -42,6 +42,7 @@ pub const MAX_REPLICATION_FACTOR: i32 = 7;
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".spec.partitions"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicationFactor"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Under-Replicated", type_ = "string", json_path = ".status.conditions[?(@.type==\"UnderReplicated\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -210,7 +211,8 @@ pub struct TopicConfig {
     pub trash_retention: Option<Duration>,
 
     /// How many replicas must have a record before a write with acks=all succeeds (Kafka: min.insync.replicas), from 1
-    /// to 7, not above replicationFactor. A standalone broker has one replica and refuses any other number. Default: 1.
+    /// to 7, not above replicationFactor. A higher number holds in a partition as soon as so many replicas are in sync.
+    /// A standalone broker has one replica and refuses any number but 1. Default: 2 with 3 replicas or more, otherwise 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
     pub min_in_sync_replicas: Option<i32>,
@@ -331,8 +333,31 @@ impl TopicConfig {
         self.trash_retention.unwrap_or(Self::DEFAULT_TRASH_RETENTION)
     }
 
-    /// How many replicas must have a record before a write with acks=all succeeds.
-    pub fn min_in_sync_replicas(&self) -> i32 {
-        self.min_in_sync_replicas.unwrap_or(1)
+    /// Default of [`TopicConfig::min_in_sync_replicas`]: one of three or more replicas can be away and nothing waits.
+    pub const fn default_min_in_sync_replicas(replication_factor: i32) -> i32 {
+        if replication_factor >= 3 { 2 } else { 1 }
+    }
+
+    /// How many of so many replicas must have a record before a write with acks=all succeeds; never more than there are.
+    pub fn min_in_sync_replicas(&self, replication_factor: i32) -> i32 {
+        let default = || Self::default_min_in_sync_replicas(replication_factor);
+        self.min_in_sync_replicas.unwrap_or_else(default).clamp(1, replication_factor.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_of_three_replicas_must_have_a_record_unless_it_is_said_otherwise() {
+        let of = |set: Option<i32>, replicas| {
+            TopicConfig { min_in_sync_replicas: set, ..TopicConfig::default() }.min_in_sync_replicas(replicas)
+        };
+        for (set, replicas, expected) in
+            [(None, 1, 1), (None, 2, 1), (None, 3, 2), (None, 7, 2), (Some(1), 3, 1), (Some(3), 3, 3), (Some(3), 2, 2)]
+        {
+            assert_eq!(of(set, replicas), expected, "{set:?} of {replicas}");
+        }
     }
 }

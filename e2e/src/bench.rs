@@ -3,11 +3,12 @@
 //! - [`parts`]: what there is to measure; [`sitting`]: one run; [`figures`]: what must be reached;
 //! - [`limits`]: what the machine can do; [`load`], [`appender`]: load without the client library, and without a broker;
 //! - [`engine`], [`cold`], [`mixed`], [`stream`], [`produce`], [`client`], [`scale`], [`group`], [`coordinator`] with
-//!   [`members`], [`hostile`]: the parts;
+//!   [`members`], [`hostile`], [`cluster`]: the parts;
 //! - [`probe`], [`profile`]: what a process used, and where; [`results`], [`environment`], [`report`]: what is written down.
 
 pub mod appender;
 pub mod client;
+pub mod cluster;
 pub mod cold;
 pub mod coordinator;
 pub mod engine;

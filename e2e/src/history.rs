@@ -58,22 +58,36 @@ pub enum Violation {
     Foreign { partition: i32, offset: i64 },
     /// Offsets do not follow each other (R1).
     Gap { partition: i32, after: i64, next: i64 },
+    /// Behind a record that the same writer sent later (P1).
+    Disordered { id: u64, after: u64, found: (i32, i64) },
 }
+
+/// Numbers of one load: those of another begin at a multiple of it.
+pub const LOAD: u64 = 1 << 32;
 
 /// All that was told, by record.
 #[derive(Debug, Default)]
 pub struct History {
     told: HashMap<u64, Told>,
+    /// Writers of each load, who number their records alternately and upward; 0: it is not known who wrote what.
+    writers: u64,
 }
 
 impl History {
     /// Of writers' records; numbers must not repeat.
     pub fn new(told: impl IntoIterator<Item = (u64, Told)>) -> Self {
-        Self { told: told.into_iter().collect() }
+        Self { told: told.into_iter().collect(), writers: 0 }
+    }
+
+    /// Of so many writers, each of whom sent its records in the order of their numbers.
+    pub fn by_writers(told: impl IntoIterator<Item = (u64, Told)>, writers: u64) -> Self {
+        Self { writers, ..Self::new(told) }
     }
 
     /// Adds what others were told.
     pub fn extend(&mut self, other: Self) {
+        let same = self.told.is_empty() || self.writers == other.writers;
+        self.writers = if same { other.writers } else { 0 };
         self.told.extend(other.told);
     }
 
@@ -96,6 +110,7 @@ impl History {
     /// was acknowledged below them, or without an offset while some are above 0, may be gone.
     pub fn check(&self, seen: &Seen, starts: &BTreeMap<i32, i64>) -> Vec<Violation> {
         let mut violations = gaps(seen, starts);
+        violations.extend(self.disordered(seen));
         let mut places: HashMap<u64, (i32, i64)> = HashMap::new();
         for (&partition, records) in seen {
             for (&offset, id) in records {
@@ -128,6 +143,23 @@ impl History {
             }
         }
         violations
+    }
+
+    /// What stands behind a later record of its writer.
+    fn disordered(&self, seen: &Seen) -> Vec<Violation> {
+        let mut found = vec![];
+        for (&partition, records) in seen.iter().filter(|_| self.writers > 0) {
+            let mut newest: HashMap<(u64, u64), u64> = HashMap::new();
+            for (&offset, id) in records {
+                let Some(id) = *id else { continue };
+                let after = newest.entry((id / LOAD, id % self.writers)).or_insert(id);
+                if *after > id {
+                    found.push(Violation::Disordered { id, after: *after, found: (partition, offset) });
+                }
+                *after = id.max(*after);
+            }
+        }
+        found
     }
 }
 
@@ -189,6 +221,18 @@ mod tests {
         assert!(matches!(found(&[Some(1), Some(2), Some(9)])[..], [Violation::Foreign { offset: 2, .. }]));
         let hole = Seen::from([(0, BTreeMap::from([(0, Some(1)), (1, Some(2)), (5, Some(3))]))]);
         assert_eq!(history().check(&hole, &starts), [Violation::Gap { partition: 0, after: 1, next: 5 }]);
+    }
+
+    #[test]
+    fn records_of_a_writer_stand_in_the_order_of_its_sends() {
+        let unknown = |ids: &[u64]| ids.iter().map(|id| (*id, Told::Unknown)).collect::<Vec<_>>();
+        let check = |ids: &[u64]| {
+            let history = History::by_writers(unknown(ids), 2);
+            history.check(&seen(&ids.iter().map(|id| Some(*id)).collect::<Vec<_>>()), &BTreeMap::new())
+        };
+        assert_eq!(check(&[0, 3, 2, 5, 7, 4]), [], "two writers in each other's way");
+        assert_eq!(check(&[0, 4, 2]), [Violation::Disordered { id: 2, after: 4, found: (0, 2) }]);
+        assert_eq!(check(&[LOAD, LOAD + 2, 0, 2]), [], "another load is another writer");
     }
 
     #[test]

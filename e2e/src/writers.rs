@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use taffrail_client::{Client, Position, Producer, Record, RequestOutcome};
@@ -65,11 +66,32 @@ impl Load {
 /// What each record was told.
 type Answers = Vec<(u64, Told)>;
 
+/// Acknowledgements of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Acks {
+    /// How many.
+    pub count: u64,
+    /// When the last came.
+    pub last: Instant,
+    /// The longest time between two of them.
+    pub pause: Duration,
+}
+
+/// Acknowledgements, by partition.
+type ByPartition = Arc<Mutex<BTreeMap<i32, Acks>>>;
+
+fn note_ack(acks: &ByPartition, partition: i32) {
+    let (mut acks, now) = (acks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+    let acks = acks.entry(partition).or_insert(Acks { count: 0, last: now, pause: Duration::ZERO });
+    *acks = Acks { count: acks.count + 1, last: now, pause: acks.pause.max(now - acks.last) };
+}
+
 /// Writers at work.
 #[derive(Debug)]
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
+    acks: ByPartition,
     tasks: Vec<JoinHandle<Result<Answers>>>,
 }
 
@@ -77,6 +99,7 @@ impl Writers {
     /// Starts them. Numbers of records begin at `first`: leave room between loads of one topic.
     pub fn start(client: &Client, load: &Load, first: u64) -> Result<Self> {
         let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let acks = ByPartition::default();
         let mut tasks = vec![];
         for writer in 0..load.writers {
             let producer = client.producer().linger(Duration::ZERO).delivery_timeout(load.patience).build()?;
@@ -86,10 +109,11 @@ impl Writers {
                 next: first + writer,
                 stop: Arc::clone(&stop),
                 acked: Arc::clone(&acked),
+                acks: Arc::clone(&acks),
             };
             tasks.push(tokio::spawn(writer.run()));
         }
-        Ok(Self { stop, acked, tasks })
+        Ok(Self { stop, acked, acks, tasks })
     }
 
     /// Records acknowledged until now.
@@ -108,14 +132,42 @@ impl Writers {
         tokio::time::timeout(Duration::from_mins(1), enough).await.context("writers make no progress")
     }
 
+    /// Acknowledgements until now, by partition.
+    pub fn acks(&self) -> BTreeMap<i32, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The longest time for which a partition acknowledged nothing.
+    pub fn longest_pause(&self) -> Duration {
+        self.acks().values().map(|acks| acks.pause).max().unwrap_or_default()
+    }
+
+    /// Waits until so many more records are acknowledged by each of so many partitions: how long that took.
+    pub async fn wait_for_each(&self, partitions: i32, more: u64, patience: Duration) -> Result<Duration> {
+        let (begin, before) = (Instant::now(), self.acks());
+        let counts = |acks: &BTreeMap<i32, Acks>| -> Vec<u64> {
+            (0..partitions).map(|partition| acks.get(&partition).map_or(0, |acks| acks.count)).collect()
+        };
+        let before = counts(&before);
+        loop {
+            let now = counts(&self.acks());
+            if now.iter().zip(&before).all(|(now, before)| *now >= before + more) {
+                return Ok(begin.elapsed());
+            }
+            let elapsed = begin.elapsed();
+            ensure!(elapsed < patience, "acknowledged by partition: {now:?} after {patience:?}, {before:?} before");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Stops them, waits for what is in flight, and gives what they were told.
     pub async fn stop(self) -> Result<History> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut told = vec![];
+        let (mut told, writers) = (vec![], self.tasks.len() as u64);
         for task in self.tasks {
             told.extend(task.await??);
         }
-        Ok(History::new(told))
+        Ok(History::by_writers(told, writers))
     }
 }
 
@@ -125,6 +177,7 @@ struct Writer {
     next: u64,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
+    acks: ByPartition,
 }
 
 impl Writer {
@@ -153,8 +206,9 @@ impl Writer {
     }
 
     fn note(&self, answer: Option<(u64, Told)>, told: &mut Answers) {
-        if let Some((_, Told::Acked { .. })) = answer {
+        if let Some((_, Told::Acked { partition, .. })) = answer {
             self.acked.fetch_add(1, Ordering::Relaxed);
+            note_ack(&self.acks, partition);
         }
         told.extend(answer);
     }

@@ -190,12 +190,12 @@ async fn kubectl_lists_scales_and_finds_by_category_and_short_name() -> Result<(
         .ok()?;
 
     let table = kubectl("get topics -n lists")?;
-    assert_eq!(rows(&table)[0], ["NAME", "CLUSTER", "PARTITIONS", "REPLICAS", "READY", "AGE"]);
+    assert_eq!(rows(&table)[0], ["NAME", "CLUSTER", "PARTITIONS", "REPLICAS", "READY", "UNDER-REPLICATED", "AGE"]);
     assert_eq!(rows(&table)[1][..4], ["events", "main", "1", "False"], "replicas are as the cluster says");
     let wide = kubectl("get tft -n lists -o wide")?;
     assert!(wide.contains("REASON") && wide.contains("NoBroker"), "{wide}");
     let clusters = kubectl("get clusters.taffrail.dev -n lists")?;
-    assert_eq!(rows(&clusters)[0], ["NAME", "BROKERS", "READY", "VERSION", "AGE"]);
+    assert_eq!(rows(&clusters)[0], ["NAME", "BROKERS", "READY", "UNDER-REPLICATED", "VERSION", "AGE"]);
 
     kubectl("scale clusters.taffrail.dev/main -n lists --replicas=5")?;
     assert_eq!(kubectl("get tfc/main -n lists -o jsonpath={.spec.replicas}")?, "5");

@@ -348,7 +348,7 @@ async fn a_cluster_becomes_objects_that_belong_to_it_and_a_topic_is_accepted_and
     space.api::<PartitionSlice>().replace(&slice.name_any(), &PostParams::default(), &slice).await?;
     let told = space.wait_topic("events", "Ready", "True", "Serving").await?;
     assert_eq!(told.status.as_ref().unwrap().ready_partitions, Some(2));
-    space.wait_topic("events", "UnderReplicated", "True", "OneReplica").await?;
+    space.wait_topic("events", "UnderReplicated", "True", "ReplicasMissing").await?;
 
     space.run_pods("main").await?;
     let cluster = space.wait_cluster("main", "Ready", "True", "AllBrokersServe").await?;

@@ -24,6 +24,7 @@ pub mod events;
 pub mod lease;
 pub mod metrics;
 pub mod readiness;
+pub mod replicas;
 pub mod run;
 pub mod status;
 pub mod step;

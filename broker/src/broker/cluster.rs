@@ -5,6 +5,7 @@
 //! says first that it comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use taffrail_crds::ClusterSpec;
 use tokio::sync::watch;
@@ -34,6 +35,10 @@ use crate::server::{self, Listener};
 use crate::service::{self, LastSeen};
 use crate::storage::{FORMAT_VERSION, Storage};
 use crate::topics::Topics;
+
+/// How long others may take to lead what this broker led: the controller may have to be elected first. With the draining that
+/// follows it is within the time that the operator gives a pod.
+const HAND_OVER: Duration = Duration::from_secs(15);
 
 /// The cluster as it is followed.
 struct Followed<'a> {
@@ -208,9 +213,10 @@ impl Process {
             Ok(internal) => {
                 let spec = image.borrow().cluster.as_ref().map(|cluster| cluster.spec.spec.clone());
                 let listeners = self.listeners(spec.as_ref());
+                let handed_over = CancellationToken::new();
                 let outcome = tokio::select! {
-                    outcome = self.with_jobs(broker, None, listeners, authenticator) => outcome,
-                    () = announce(&self.stop, &member) => unreachable!("it waits for ever once it has said so"),
+                    outcome = self.with_jobs(broker, None, listeners, authenticator, &handed_over) => outcome,
+                    () = self.hand_over(&member, &handed_over) => unreachable!("it waits for ever once it is done"),
                 };
                 shutdown.cancel();
                 internal.stopped().await;
@@ -221,6 +227,15 @@ impl Process {
         groups.stop().await;
         member.leave().await;
         outcome
+    }
+
+    /// Gives away what the broker leads once it is to stop, while it goes on to serve; then says so.
+    async fn hand_over(&self, member: &Member, handed_over: &CancellationToken) {
+        self.stop.cancelled().await;
+        self.subjects.readiness.set(Phase::Draining);
+        member.hand_over(HAND_OVER).await;
+        handed_over.cancel();
+        std::future::pending::<()>().await;
     }
 
     /// The listeners for clients, by the names that the Cluster gives to their ports.
@@ -248,11 +263,4 @@ impl Process {
             ..server::Options::default()
         }
     }
-}
-
-/// Says that the broker is about to stop, once it is.
-async fn announce(stop: &CancellationToken, member: &Member) {
-    stop.cancelled().await;
-    member.announce_stop();
-    std::future::pending::<()>().await;
 }

@@ -4,16 +4,19 @@
 //! Every broker tells every other, once a [`INTERVAL`]th of the session timeout, whoever is controller. The calls have
 //! connections of their own, so that no data holds them up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use taffrail_crds::slice::{MAX_REPLICAS, Replica};
+use taffrail_proto::internal::v1 as proto;
 use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
-    HeartbeatRequest, HeartbeatResponse, PartitionFault, PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition,
+    BrokerSession, HeartbeatRequest, HeartbeatResponse, PartitionFault, ProposedIsr, PurgeTopicRequest,
+    PurgeTopicResponse, RecoveredPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +26,14 @@ use uuid::Uuid;
 
 use super::Session;
 use super::controller::liveness::{Beat, Liveness};
+use super::controller::members::LogEnd;
 use crate::brokers::{Brokers, INTERNAL};
 use crate::context::Context;
+use crate::replication::Proposal;
 
 /// Beats in one session timeout.
 pub const INTERVAL: u32 = 6;
-/// Most partitions that one beat names as faulty or recovered; the others come once these are settled.
+/// Most partitions that one beat names in each list; the others come once these are settled.
 const MAX_NAMED: usize = 10_000;
 
 /// What this broker says of itself.
@@ -136,19 +141,82 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         stopping: beat.stopping,
         faults: beat.faults.iter().take(MAX_NAMED).map(fault).collect(),
         recovered: beat.recovered.iter().take(MAX_NAMED).map(found).collect(),
+        proposals: beat.proposals.iter().take(MAX_NAMED).map(|(key, proposal)| proposed(*key, proposal)).collect(),
+        ends: beat.ends.iter().take(MAX_NAMED).map(|(key, end)| log_end(*key, *end)).collect(),
     }
 }
 
-fn beat(request: HeartbeatRequest) -> Option<Beat> {
-    let id = |text: &str| Uuid::try_parse(text).ok();
-    let fault = |fault: PartitionFault| Some(((id(&fault.topic_id)?, fault.partition), fault.reason));
-    let found = |found: RecoveredPartition| Some((id(&found.topic_id)?, found.partition));
-    Some(Beat {
+fn proposed((topic, partition): (Uuid, i32), proposal: &Proposal) -> ProposedIsr {
+    let session = |replica: &Replica| BrokerSession { broker: replica.broker, incarnation: replica.incarnation };
+    ProposedIsr {
+        topic_id: topic.to_string(),
+        partition,
+        leader_epoch: proposal.leader_epoch,
+        partition_epoch: proposal.partition_epoch,
+        isr: proposal.isr.iter().map(session).collect(),
+    }
+}
+
+fn log_end((topic, partition): (Uuid, i32), end: LogEnd) -> proto::LogEnd {
+    let epoch = Some(end.epoch).filter(|epoch| *epoch >= 0);
+    proto::LogEnd { topic_id: topic.to_string(), partition, epoch, end: end.end }
+}
+
+/// Why a heartbeat is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Malformed {
+    #[error("more than {MAX_NAMED} partitions in one list of a heartbeat")]
+    TooMany,
+    #[error("a topic id is no UUID")]
+    TopicId,
+    #[error("a number of a partition, a broker, an epoch, a session or an offset is negative")]
+    Negative,
+    #[error("a proposal names no replica, or more than a partition can have")]
+    Replicas,
+}
+
+fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
+    let lists = [request.faults.len(), request.recovered.len(), request.proposals.len(), request.ends.len()];
+    if lists.into_iter().any(|named| named > MAX_NAMED) {
+        return Err(Malformed::TooMany);
+    }
+    let fault = |fault: PartitionFault| Ok((key(&fault.topic_id, fault.partition)?, fault.reason));
+    let found = |found: RecoveredPartition| key(&found.topic_id, found.partition);
+    Ok(Beat {
         incarnation: request.incarnation,
         stopping: request.stopping,
-        faults: request.faults.into_iter().map(fault).collect::<Option<BTreeMap<_, _>>>()?,
-        recovered: request.recovered.into_iter().map(found).collect::<Option<_>>()?,
+        faults: request.faults.into_iter().map(fault).collect::<Result<_, _>>()?,
+        recovered: request.recovered.into_iter().map(found).collect::<Result<_, _>>()?,
+        proposals: request.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
+        ends: request.ends.iter().map(end).collect::<Result<_, _>>()?,
     })
+}
+
+fn key(topic: &str, partition: i32) -> Result<(Uuid, i32), Malformed> {
+    let topic = Uuid::try_parse(topic).map_err(|_| Malformed::TopicId)?;
+    if partition < 0 { Err(Malformed::Negative) } else { Ok((topic, partition)) }
+}
+
+fn proposal(told: ProposedIsr) -> Result<((Uuid, i32), Proposal), Malformed> {
+    let key = key(&told.topic_id, told.partition)?;
+    if !(1..=MAX_REPLICAS as usize).contains(&told.isr.len()) {
+        return Err(Malformed::Replicas);
+    }
+    let is_negative = |session: &BrokerSession| session.broker < 0 || session.incarnation < 0;
+    if told.leader_epoch < 0 || told.partition_epoch < 0 || told.isr.iter().any(is_negative) {
+        return Err(Malformed::Negative);
+    }
+    let replica = |session: BrokerSession| Replica { broker: session.broker, incarnation: session.incarnation };
+    let isr = told.isr.into_iter().map(replica).collect();
+    Ok((key, Proposal { leader_epoch: told.leader_epoch, partition_epoch: told.partition_epoch, isr }))
+}
+
+fn end(told: &proto::LogEnd) -> Result<((Uuid, i32), LogEnd), Malformed> {
+    let key = key(&told.topic_id, told.partition)?;
+    if told.end < 0 || told.epoch.is_some_and(|epoch| epoch < 0) {
+        return Err(Malformed::Negative);
+    }
+    Ok((key, LogEnd { epoch: told.epoch.unwrap_or(LogEnd::NONE.epoch), end: told.end }))
 }
 
 /// The receiving end.
@@ -172,10 +240,7 @@ impl Controller for Service {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let request = request.into_inner();
         let (broker, incarnation) = (request.broker, request.incarnation);
-        if request.faults.len() > MAX_NAMED || request.recovered.len() > MAX_NAMED {
-            return Err(Status::invalid_argument(format!("more than {MAX_NAMED} partitions in one heartbeat")));
-        }
-        let beat = beat(request).ok_or_else(|| Status::invalid_argument("a topic id is no UUID"))?;
+        let beat = beat(request).map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
         let image = self.brokers.image();
         let registered = image.brokers.get(&broker);
         // Only of those that are registered, so that nobody fills the memory with brokers that do not exist.
@@ -196,23 +261,62 @@ impl Controller for Service {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    fn replica(broker: i32) -> Replica {
+        Replica { broker, incarnation: 7 }
+    }
 
     #[test]
     fn a_beat_arrives_as_it_was_sent() {
         let topic = Uuid::from_u128(4);
+        let proposal = Proposal { leader_epoch: 3, partition_epoch: 9, isr: vec![replica(1), replica(2)] };
         let sent = Beat {
             incarnation: 7,
             stopping: true,
             faults: BTreeMap::from([((topic, 1), "its log is missing".to_owned())]),
             recovered: [(topic, 2)].into(),
+            proposals: [((topic, 3), proposal)].into(),
+            ends: [((topic, 4), LogEnd { epoch: 5, end: 6 }), ((topic, 5), LogEnd::NONE)].into(),
         };
-        assert_eq!(beat(request(Session { broker: 1, incarnation: 7 }, &sent)), Some(sent));
+        assert_eq!(beat(request(Session { broker: 1, incarnation: 7 }, &sent)), Ok(sent));
     }
 
     #[test]
-    fn a_topic_that_is_no_uuid_is_refused() {
+    fn what_cannot_be_so_is_refused() {
+        let topic_id = Uuid::from_u128(4).to_string();
         let fault = PartitionFault { topic_id: "x".to_owned(), ..PartitionFault::default() };
-        assert_eq!(beat(HeartbeatRequest { faults: vec![fault], ..HeartbeatRequest::default() }), None);
+        let refused = |request: HeartbeatRequest| beat(request).unwrap_err();
+        assert_eq!(refused(HeartbeatRequest { faults: vec![fault], ..Default::default() }), Malformed::TopicId);
+
+        let of = |proposal: ProposedIsr| HeartbeatRequest {
+            proposals: vec![ProposedIsr { topic_id: topic_id.clone(), ..proposal }],
+            ..Default::default()
+        };
+        let isr = |count: usize| vec![BrokerSession { broker: 1, incarnation: 1 }; count];
+        let possible = ProposedIsr { isr: isr(14), ..Default::default() };
+        assert!(beat(of(possible.clone())).is_ok());
+        for count in [0, 15] {
+            let proposal = ProposedIsr { isr: isr(count), ..Default::default() };
+            assert_eq!(refused(of(proposal)), Malformed::Replicas, "{count}");
+        }
+        for negative in [
+            ProposedIsr { partition: -1, ..possible.clone() },
+            ProposedIsr { leader_epoch: -1, ..possible.clone() },
+            ProposedIsr { partition_epoch: -1, ..possible.clone() },
+            ProposedIsr { isr: vec![BrokerSession { broker: -1, incarnation: 1 }], ..possible.clone() },
+            ProposedIsr { isr: vec![BrokerSession { broker: 1, incarnation: -1 }], ..possible },
+        ] {
+            assert_eq!(refused(of(negative.clone())), Malformed::Negative, "{negative:?}");
+        }
+
+        for (epoch, end) in [(Some(-1), 0), (None, -1)] {
+            let end = proto::LogEnd { topic_id: topic_id.clone(), partition: 0, epoch, end };
+            assert_eq!(refused(HeartbeatRequest { ends: vec![end], ..Default::default() }), Malformed::Negative);
+        }
+        let many = vec![proto::LogEnd { topic_id, ..Default::default() }; MAX_NAMED + 1];
+        assert_eq!(refused(HeartbeatRequest { ends: many, ..Default::default() }), Malformed::TooMany);
     }
 }

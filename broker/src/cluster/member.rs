@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use taffrail_crds::BrokerSpec;
+use taffrail_crds::{BrokerSpec, PartitionState};
 use taffrail_proto::internal::v1::controller_server::ControllerServer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::election::Leadership;
 use crate::metadata::MetadataStore;
 use crate::peers::Peers;
+use crate::replication::proposals::ByPartition;
 use crate::storage::{Storage, StorageError};
 use crate::topics::Topics;
 
@@ -59,7 +60,9 @@ pub struct Parts {
 
 /// A broker that takes part.
 pub struct Member {
+    me: Session,
     own: watch::Sender<Beat>,
+    image: watch::Receiver<Arc<Image>>,
     kept: Arc<Mutex<Kept>>,
     stop: CancellationToken,
     serving: JoinHandle<Serving>,
@@ -126,8 +129,8 @@ impl Member {
             tokio::spawn(task::run(control, stop.clone())),
             tokio::spawn(follow_brokers(image.clone(), brokers, stop.clone())),
         ];
-        let serving = tokio::spawn(follow_image(serving, image, own.clone(), stop.clone()));
-        Ok((Self { own, kept, stop, serving, jobs }, ControllerServer::new(service)))
+        let serving = tokio::spawn(follow_image(serving, image.clone(), own.clone(), stop.clone()));
+        Ok((Self { me, own, image, kept, stop, serving, jobs }, ControllerServer::new(service)))
     }
 
     /// What this broker keeps of the cluster's metadata.
@@ -135,9 +138,17 @@ impl Member {
         self.kept.clone()
     }
 
-    /// Tells the others that this broker is about to stop.
-    pub fn announce_stop(&self) {
+    /// Tells the others that this broker is about to stop, and waits until nobody waits for it any more: until other replicas
+    /// lead what it led, and have taken it out of the in-sync replicas wherever enough are left. Not longer than `patience`.
+    pub async fn hand_over(&self, patience: Duration) {
         self.own.send_modify(|beat| beat.stopping = true);
+        let (mut image, me) = (self.image.clone(), self.me.broker);
+        let handed_over = image.wait_for(|image| needs(image, me) == 0);
+        let waited = tokio::time::timeout(patience, handed_over).await.is_err();
+        let left = needs(&self.image.borrow(), me);
+        if waited && left > 0 {
+            tracing::warn!(partitions = left, "stops before others have taken its partitions over");
+        }
     }
 
     /// Ends serving and is not heard any more.
@@ -155,28 +166,60 @@ impl Member {
     }
 }
 
-/// Serves what each image says.
+/// Partitions that this broker is needed for though others could do without it.
+fn needs(image: &Image, me: i32) -> usize {
+    let partitions = image.slices.values().flat_map(|slice| &slice.spec.partitions);
+    let is_needed = |state: &&PartitionState| {
+        let others = state.isr.iter().filter(|replica| replica.broker != me).count();
+        others < state.isr.len() && others >= state.min_in_sync_replicas as usize
+    };
+    partitions.filter(is_needed).count()
+}
+
+/// Serves what each image says, and tells the controller what it must know of it.
 async fn follow_image(
     mut serving: Serving,
     mut image: watch::Receiver<Arc<Image>>,
     own: watch::Sender<Beat>,
     stop: CancellationToken,
 ) -> Serving {
+    let mut proposals = serving.proposals().follow();
+    let (mut newest, mut is_new) = (image.borrow_and_update().clone(), true);
     loop {
-        let newest = image.borrow_and_update().clone();
-        let outcome = serving.follow(&newest).await;
-        let (faults, recovered) = (serving.faults(), serving.recovered());
-        own.send_if_modified(|beat| {
-            let changed = beat.faults != faults || beat.recovered != recovered;
-            (beat.faults, beat.recovered) = (faults, recovered);
-            changed
-        });
+        if is_new {
+            let outcome = serving.follow(&newest).await;
+            is_new = outcome == Outcome::TryAgain;
+        }
+        tell(&serving, &mut proposals, &own);
         tokio::select! {
-            changed = image.changed() => if changed.is_err() { return serving },
-            () = tokio::time::sleep(TRY_AGAIN), if outcome == Outcome::TryAgain => {}
+            changed = image.changed() => {
+                if changed.is_err() {
+                    return serving;
+                }
+                (newest, is_new) = (image.borrow_and_update().clone(), true);
+            }
+            // Ends with `serving` only.
+            Ok(()) = proposals.changed() => {}
+            () = tokio::time::sleep(TRY_AGAIN) => {}
             () = stop.cancelled() => return serving,
         }
     }
+}
+
+fn tell(serving: &Serving, proposals: &mut watch::Receiver<ByPartition>, own: &watch::Sender<Beat>) {
+    let next = Beat {
+        faults: serving.faults(),
+        recovered: serving.recovered(),
+        ends: serving.ends(),
+        proposals: proposals.borrow_and_update().clone(),
+        ..own.borrow().clone()
+    };
+    own.send_if_modified(|beat| {
+        let changed = *beat != next;
+        // It may have begun to stop meanwhile.
+        *beat = Beat { stopping: beat.stopping, ..next };
+        changed
+    });
 }
 
 async fn follow_brokers(mut image: watch::Receiver<Arc<Image>>, brokers: Arc<Brokers>, stop: CancellationToken) {

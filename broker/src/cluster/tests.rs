@@ -70,7 +70,8 @@ impl Cluster {
     }
 
     async fn topic(&self, partitions: i32) {
-        let mut topic = object("Topic", "t", &json!({ "clusterRef": { "name": "main" }, "partitions": partitions }));
+        let spec = json!({ "clusterRef": { "name": "main" }, "partitions": partitions, "replicationFactor": 1 });
+        let mut topic = object("Topic", "t", &spec);
         topic["status"] = json!({
             "topicId": TOPIC, "acceptedGeneration": 1,
             "conditions": [{ "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",

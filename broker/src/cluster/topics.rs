@@ -68,7 +68,7 @@ impl ClusterTopics {
             return Err(TopicError::Exists(name));
         }
         if check_only {
-            return Ok(object::describe(&topic, None));
+            return Ok(described(&self.image(), &topic, None));
         }
         let object_name = topic.metadata.name.clone().unwrap_or_default();
         let created = self.store.create(Kind::Topic, &object_name, object::document(&topic)).await;
@@ -76,18 +76,18 @@ impl ClusterTopics {
             MetadataError::Exists { .. } => TopicError::Exists(name.clone()),
             error => failed(error),
         })?;
-        self.served(&name, &created.name, topic.spec.partitions, generation(&created.document)).await
+        let key = (self.identity.namespace.clone(), created.name);
+        self.served(&name, key, topic.spec.partitions, generation(&created.document)).await
     }
 
-    /// Waits until a topic is served here as this generation of its object says.
+    /// Waits until a topic is served here as this generation of its object says; `key`: namespace and name of that.
     async fn served(
         &self,
         name: &str,
-        object: &str,
+        key: (String, String),
         partitions: i32,
         generation: i64,
     ) -> Result<TopicDescription, TopicError> {
-        let key = (self.identity.namespace.clone(), object.to_owned());
         let (mut images, mut topics) = (self.image.clone(), self.topics.subscribe());
         let waiting = async {
             loop {
@@ -96,7 +96,7 @@ impl ClusterTopics {
                 match stored.as_deref().map(|stored| verdict(&stored.spec, generation)) {
                     Some(Verdict::Refused(why)) => return Err(TopicError::Invalid(vec![why])),
                     Some(Verdict::Accepted(id)) if self.is_served(name, id, partitions) => {
-                        return Ok(stored.map(|stored| object::describe(&stored.spec, None)));
+                        return Ok(stored.map(|stored| described(&images.borrow(), &stored.spec, None)));
                     }
                     _ => {}
                 }
@@ -143,16 +143,17 @@ impl ClusterTopics {
         let new = object::changed_object(&stored.spec, &change)?;
         object::admit_in_cluster(&new, Some(&stored.spec))?;
         if check_only {
-            return Ok(object::describe(&new, None));
+            return Ok(described(&self.image(), &new, None));
         }
         let mut next = stored.object.clone();
         next.document["spec"] = object::document(&new.spec);
-        let store = self.store.in_namespace(&namespace_of(&stored.spec, &self.identity));
+        let namespace = namespace_of(&stored.spec, &self.identity);
+        let store = self.store.in_namespace(&namespace);
         let replaced = store.replace(&next).await.map_err(|error| match error {
             MetadataError::Conflict { .. } => TopicError::Conflict(name.to_owned()),
             error => failed(error),
         })?;
-        self.served(name, &replaced.name, new.spec.partitions, generation(&replaced.document)).await
+        self.served(name, (namespace, replaced.name), new.spec.partitions, generation(&replaced.document)).await
     }
 
     async fn remove(&self, name: &str, id: Option<Uuid>) -> Result<TopicDescription, TopicError> {
@@ -185,7 +186,7 @@ impl ClusterTopics {
                 now.saturating_add(i64::try_from(window).unwrap_or(i64::MAX))
             }
         };
-        Ok(object::describe(&stored.spec, Some(Trash { deleted_at: now, purge_at })))
+        Ok(described(&self.image(), &stored.spec, Some(Trash { deleted_at: now, purge_at })))
     }
 
     async fn adopt(&self, which: Deleted, new_name: Option<&str>) -> Result<TopicDescription, TopicError> {
@@ -244,7 +245,7 @@ impl TopicAdmin for ClusterTopics {
             if let Some(internal) = internal(&image).find(|topic| topic.name == name) {
                 return Ok(internal);
             }
-            self.find(name).map(|stored| object::describe(&stored.spec, None))
+            self.find(name).map(|stored| described(&image, &stored.spec, None))
         })
     }
 
@@ -252,7 +253,7 @@ impl TopicAdmin for ClusterTopics {
         Box::pin(async move {
             let image = self.image();
             let there = image.accepted().filter(|(_, topic)| !is_deleting(topic));
-            let mut topics: Vec<_> = there.map(|(_, topic)| object::describe(topic, None)).collect();
+            let mut topics: Vec<_> = there.map(|(_, topic)| described(&image, topic, None)).collect();
             topics.extend(internal(&image));
             if include_deleted {
                 topics.extend(deleted(&image));
@@ -291,6 +292,16 @@ fn verdict(topic: &Topic, generation: i64) -> Verdict {
         }
         _ => Verdict::Waiting,
     }
+}
+
+/// What the topic leaves to its cluster is as the cluster says.
+fn described(image: &Image, topic: &Topic, trash: Option<Trash>) -> TopicDescription {
+    let Some(cluster) = &image.cluster else { return object::describe(topic, trash) };
+    let (mut topic, cluster) = (topic.clone(), &cluster.spec.spec);
+    topic.spec.replication_factor = Some(cluster.replicas_of(&topic.spec));
+    let set = &mut topic.spec.config.min_in_sync_replicas;
+    *set = set.or(cluster.topic_defaults.config.min_in_sync_replicas);
+    object::describe(&topic, trash)
 }
 
 fn internal(image: &Image) -> impl Iterator<Item = TopicDescription> {

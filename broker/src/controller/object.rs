@@ -151,13 +151,13 @@ pub(super) fn set_status(topic: &mut Topic, id: Uuid, partitions: i32, now_ms: i
     set_condition(&mut status.conditions, ready, time_of(now_ms));
 }
 
-/// What clients are told of a topic.
+/// What clients are told of a topic, which says how many replicas it has, or has one.
 pub(crate) fn describe(topic: &Topic, trash: Option<Trash>) -> TopicDescription {
     let name = topic.topic_name();
     TopicDescription {
         id: id_of(topic).unwrap_or_default(),
         partitions: topic.spec.partitions,
-        config: topic.spec.config.entries(),
+        config: topic.spec.config.entries(topic.spec.replication_factor.unwrap_or(1)),
         trash,
         internal: is_internal(&name),
         name,

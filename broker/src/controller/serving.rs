@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::brokers::ALONE;
 use crate::context::Context;
-use crate::partition::{LeadError, Partition, raise_epoch};
+use crate::partition::{LeadError, Partition, Term, raise_epoch};
 use crate::storage::{Log, LogId, PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
@@ -122,7 +122,7 @@ impl Serving {
     ) -> Result<Vec<Led>, LeadError> {
         // All at once: each may wait for its first leader epoch to be written, which storage does for many together.
         let lead = async |log| {
-            let partition = Partition::lead(log, self.context.clone(), settings.clone(), None).await?;
+            let partition = Partition::lead(log, self.context.clone(), settings.clone(), Term::alone(None)).await?;
             let assignment = Assignment::alone(ALONE, partition.snapshot().leader_epoch);
             Ok((partition, assignment))
         };

@@ -64,6 +64,17 @@ pub enum AppendError {
     /// An append of the same order was refused before (P9).
     #[error("an earlier batch for this partition was refused: resume the partition, then resend from that batch on")]
     PrecedingRefused,
+    /// Too few replicas are in sync to acknowledge it as was asked (L1).
+    #[error(
+        "{in_sync} replicas are in sync and acks=all needs {min}: retry after a moment; if it stays so, look which of the \
+         partition's brokers are down"
+    )]
+    NotEnoughReplicas {
+        /// How many are.
+        in_sync: i32,
+        /// How many must be.
+        min: i32,
+    },
     /// The partition would pass its last possible offset.
     #[error("the partition has used up its offsets: make another topic")]
     OffsetsExhausted,
@@ -76,8 +87,8 @@ pub enum AppendError {
     /// The partition stopped serving (its topic was deleted, or the broker stops) before it took the batch.
     #[error("the partition is not served any more: its topic was deleted or the broker is stopping")]
     Closed,
-    /// The partition stopped serving while the batch was being written.
-    #[error("the broker stopped during the append, whose outcome is unknown")]
+    /// The partition stopped serving while the batch was being written, here or on its followers.
+    #[error("the broker stopped, or leads the partition no more, and the outcome of the append is unknown")]
     ClosedInFlight,
     /// Nobody leads the partition.
     #[error("the partition has no leader now, retry after a moment: {0}")]
@@ -103,6 +114,9 @@ pub enum FetchError {
         /// First offset there is not yet.
         end: i64,
     },
+    /// A new leader does not know yet up to where its log is committed (H5).
+    #[error("the partition's new leader does not know the latest offset yet: retry after a moment")]
+    OffsetNotAvailable,
     /// The log was cut below the reader's position: what it read last is not part of the log any more (E7).
     #[error("the log was cut: what you read last is gone; your history and the log part at offset {at}")]
     Truncated {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use taffrail_crds::slice::Replica;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::OwnedBatch;
@@ -14,9 +16,10 @@ use super::state::{State, check_epoch};
 use super::waiters::{Waiter, Waiters};
 use super::{
     AppendRequest, DeleteRecordsError, FetchError, Isolation, LeadError, ListedOffset, OffsetQuery, PendingAppend,
-    ReadData, ReadRequest, Snapshot, take_epoch,
+    ReadData, ReadRequest, Replicated, Snapshot, Term, take_epoch,
 };
 use crate::context::Context;
+use crate::replication::{Leader, Proposals, View};
 use crate::storage::leader_epochs::EpochEnd;
 use crate::storage::{Log, PartitionId};
 use crate::topics::Settings;
@@ -34,9 +37,41 @@ pub(super) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     waiters: Waiters,
     largest_read_batch: AtomicUsize,
+    pub(super) replication: Option<Replication>,
+}
+
+/// What there is beside where the partition is replicated.
+pub(super) struct Replication {
+    pub(super) proposals: Arc<Proposals>,
+    /// Below this the high watermark is not known to be the latest (H5).
+    latest_from: i64,
+    /// What followers have said since the owner looked last, one entry for a broker: however often they report, it looks
+    /// once.
+    reports: Mutex<Vec<(Replica, i64)>>,
+}
+
+impl Replication {
+    /// True: the owner has yet to be told that there is something.
+    fn report(&self, by: Replica, written: i64) -> bool {
+        let mut reports = self.reports.lock();
+        let first = reports.is_empty();
+        match reports.iter_mut().find(|(other, _)| other.broker == by.broker) {
+            None => reports.push((by, written)),
+            Some(report) if report.0.incarnation <= by.incarnation => *report = (by, written),
+            Some(_) => {}
+        }
+        first
+    }
 }
 
 impl Shared {
+    /// Takes what followers have reported.
+    pub(super) fn reports(&self, mut take: impl FnMut(Replica, i64)) {
+        if let Some(replication) = &self.replication {
+            replication.reports.lock().drain(..).for_each(|(by, written)| take(by, written));
+        }
+    }
+
     pub(super) fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
         self.waiters.wake(&snapshot);
@@ -49,13 +84,23 @@ impl Local {
         log: Arc<dyn Log>,
         context: Context,
         settings: Arc<ArcSwap<Settings>>,
-        leader_epoch: Option<i32>,
+        Term { epoch, replicated }: Term,
     ) -> Result<Self, LeadError> {
-        let leader_epoch = take_epoch(&*log, leader_epoch).await?;
-        let state = State::new(log.extent(), leader_epoch, log.producers());
+        let leader_epoch = take_epoch(&*log, epoch).await?;
+        let extent = log.extent();
+        let (leader, replication) = match replicated {
+            None => (None, None),
+            Some(Replicated { view, high_watermark, proposals }) => {
+                let mut leader = Leader::new(view, high_watermark, extent, context.clock().since_boot());
+                proposals.get(log.partition()).into_iter().for_each(|proposal| leader.resume(proposal));
+                let (latest_from, reports) = (leader.epoch_start(), Mutex::default());
+                (Some(Box::new(leader)), Some(Replication { proposals, latest_from, reports }))
+            }
+        };
+        let state = State::new(extent, leader_epoch, log.producers(), leader);
         let snapshot = ArcSwap::from_pointee(state.snapshot(false));
         let (waiters, largest_read_batch) = (Waiters::default(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch });
+        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch, replication });
         let (commands, queue) = mpsc::unbounded_channel();
         tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
         Ok(Self { shared, commands })
@@ -84,6 +129,18 @@ impl Local {
     fn send(&self, command: Command) {
         if let Err(mpsc::error::SendError(command)) = self.commands.send(command) {
             owner::refuse_closed(command);
+        }
+    }
+
+    /// See [`Partition::adopt`](super::Partition::adopt).
+    pub(super) fn adopt(&self, view: View) {
+        self.send(Command::Adopt(Box::new(view)));
+    }
+
+    /// See [`Partition::fetched`](super::Partition::fetched).
+    pub(super) fn fetched(&self, by: Replica, written: i64) {
+        if self.shared.replication.as_ref().is_some_and(|replication| replication.report(by, written)) {
+            self.send(Command::Reported);
         }
     }
 
@@ -171,12 +228,17 @@ impl Local {
     ) -> Result<ListedOffset, FetchError> {
         let (snapshot, log) = (self.served(None)?, &self.shared.log);
         let before = snapshot.visible_end(isolation);
+        let latest_from = self.shared.replication.as_ref().map_or(0, |replication| replication.latest_from);
         let hit = match query {
             OffsetQuery::Earliest => return Ok(self.end_offset(snapshot.log_start)),
-            OffsetQuery::Latest => return Ok(self.end_offset(before)),
             OffsetQuery::Timestamp(timestamp) => log.find_timestamp(timestamp, before).await?,
+            OffsetQuery::Latest | OffsetQuery::MaxTimestamp if before < latest_from => None,
+            OffsetQuery::Latest => return Ok(self.end_offset(before)),
             OffsetQuery::MaxTimestamp => log.max_timestamp(before).await?,
         };
+        if hit.is_none() && before < latest_from {
+            return Err(FetchError::OffsetNotAvailable);
+        }
         Ok(hit.map_or_else(ListedOffset::default, |hit| ListedOffset {
             timestamp: Some(hit.timestamp),
             ..self.end_offset(hit.offset)

@@ -17,6 +17,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use taffrail_crds::slice::Replica;
 use taffrail_proto::record::BatchHeader;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -24,6 +25,7 @@ use self::local::Local;
 use self::remote::Remote;
 use crate::context::Context;
 use crate::peers::Peers;
+use crate::replication::{Proposals, View};
 use crate::storage::leader_epochs::EpochEnd;
 use crate::storage::{Durability, Log, PartitionId, StorageError};
 use crate::topics::Settings;
@@ -155,6 +157,34 @@ enum Backing {
     Offline(Arc<Offline>),
 }
 
+/// Under what a log is led.
+#[derive(Debug)]
+pub struct Term {
+    /// The leader epoch; `None`: the log's newest, or 0.
+    pub epoch: Option<i32>,
+    /// Where there is a slice to go by, also if it knows of no other replica. `None`: all that is written is committed.
+    pub replicated: Option<Replicated>,
+}
+
+impl Term {
+    /// Of a broker that stands alone.
+    pub fn alone(epoch: Option<i32>) -> Self {
+        Self { epoch, replicated: None }
+    }
+}
+
+/// What a leader begins with. One leadership, by leader epoch and session, is begun once: another [`Partition`] of the same
+/// would not know what the first has asked for.
+#[derive(Debug)]
+pub struct Replicated {
+    /// The state under which it was elected, or a newer one of the same leadership.
+    pub view: View,
+    /// As it was known to this broker while it followed; 0: nothing is known.
+    pub high_watermark: i64,
+    /// Where it leaves the changes of in-sync replicas that it asks for.
+    pub proposals: Arc<Proposals>,
+}
+
 /// A partition's state, and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
@@ -165,15 +195,15 @@ pub struct Current {
 }
 
 impl Partition {
-    /// Takes the leadership of a log and serves it, under `leader_epoch`, which is durable before it is used where the log
-    /// does not have it yet (E1, E5). Refused if the log has seen a newer one. Without one: under the log's newest, or 0.
+    /// Takes the leadership of a log and serves it, under the epoch of `term`, which is durable before it is used where the
+    /// log does not have it yet (E1, E5). Refused if the log has seen a newer one.
     pub async fn lead(
         log: Arc<dyn Log>,
         context: Context,
         settings: Arc<ArcSwap<Settings>>,
-        leader_epoch: Option<i32>,
+        term: Term,
     ) -> Result<Self, LeadError> {
-        Ok(Self(Backing::Local(Local::lead(log, context, settings, leader_epoch).await?)))
+        Ok(Self(Backing::Local(Local::lead(log, context, settings, term).await?)))
     }
 
     /// One that broker `leader` leads, under this epoch: what is asked of it goes there.
@@ -184,6 +214,22 @@ impl Partition {
     /// One that nobody leads; `fault` says why, where that is known.
     pub fn offline(id: PartitionId, fault: Option<String>) -> Self {
         Self(Backing::Offline(Arc::new(Offline::new(id, fault))))
+    }
+
+    /// The slice shows a new state of the leadership under which this broker leads it. One that is led elsewhere does not
+    /// care.
+    pub fn adopt(&self, view: View) {
+        if let Backing::Local(local) = &self.0 {
+            local.adopt(view);
+        }
+    }
+
+    /// A follower's log is written up to here at the topic's durability, as it said under the leader epoch of this partition
+    /// (E2, H7). Cheap, does not block. One that is led elsewhere does not care.
+    pub fn fetched(&self, by: Replica, written: i64) {
+        if let Backing::Local(local) = &self.0 {
+            local.fetched(by, written);
+        }
     }
 
     /// Whether this broker leads it.
@@ -265,6 +311,8 @@ impl Partition {
     pub fn arm(&self, beyond: i64, isolation: Isolation, waiter: &Arc<Waiter>, token: u64) -> bool {
         match &self.0 {
             Backing::Local(local) => local.arm(beyond, isolation, waiter, token),
+            // A replica looks, and is told.
+            Backing::Remote(_) if isolation == Isolation::LogEnd => false,
             Backing::Remote(remote) => remote.arm(beyond, isolation, waiter, token),
             Backing::Offline(_) => false,
         }
@@ -303,6 +351,9 @@ impl Partition {
     pub async fn read(&self, request: ReadRequest) -> Result<ReadData, FetchError> {
         match &self.0 {
             Backing::Local(local) => local.read(request).await,
+            Backing::Remote(_) if request.isolation == Isolation::LogEnd => {
+                Err(FetchError::NoLeader("this broker does not lead it, and replicas ask the leader itself".into()))
+            }
             Backing::Remote(remote) => remote.read(request).await,
             Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
         }

@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use taffrail_proto::record::TimestampType;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::batch::OwnedBatch;
 use super::local::Shared;
@@ -17,11 +19,14 @@ use super::pending::PendingAcks;
 use super::state::{Decision, State};
 use super::{Acks, AppendError, Appended, DeleteRecordsError, Order};
 use crate::context::Context;
+use crate::replication::View;
 use crate::storage::{Append, Log, StorageError, Ticket};
 use crate::topics::Settings;
 
 /// Commands taken at once.
 const COMMANDS_AT_ONCE: usize = 256;
+/// How often a leader looks whether its followers keep up.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Who is told what became of an append.
 pub(super) struct AppendReply {
@@ -61,6 +66,10 @@ pub(super) enum Command {
         to: i64,
         reply: TrimReply,
     },
+    /// Followers have said how far they are: see [`Shared::replication`].
+    Reported,
+    /// The slice shows another state.
+    Adopt(Box<View>),
     /// Finish what is in flight and end.
     Stop,
 }
@@ -95,6 +104,10 @@ pub(super) struct Owner {
     state: State,
     acks: PendingAcks<AppendReply, Appended>,
     in_flight: VecDeque<InFlight>,
+    /// Where there are followers.
+    ticks: Option<Interval>,
+    /// Partition epoch of the change that is asked for.
+    proposed: Option<i32>,
     /// An append failed: nothing new is taken until all behind it have failed too.
     rolling_back: bool,
     /// Storage takes no writes any more: what comes now is refused for certain, and not of unknown outcome.
@@ -111,6 +124,8 @@ impl Owner {
             state,
             acks: PendingAcks::new(),
             in_flight: VecDeque::new(),
+            ticks: None,
+            proposed: None,
             rolling_back: false,
             storage_failed: None,
         }
@@ -119,9 +134,11 @@ impl Owner {
     /// Until told to stop, or all handles are gone.
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut taken = Vec::new();
+        self.schedule();
         loop {
             tokio::select! {
                 biased;
+                () = next(&mut self.ticks) => self.follow(State::tick),
                 result = oldest(&mut self.in_flight) => self.settle(result),
                 count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE), if !self.rolling_back => {
                     if count == 0 || self.take(&mut taken) {
@@ -139,6 +156,8 @@ impl Owner {
             let result = oldest(&mut self.in_flight).await;
             self.settle(result);
         }
+        // The next leader may have what others here do not know of.
+        self.acks.fail(i64::MIN, |reply| reply.answer(Err(AppendError::ClosedInFlight)));
     }
 
     /// Does what was asked. True: one of them was to stop; those behind it are still in `taken`.
@@ -149,6 +168,14 @@ impl Owner {
             match command {
                 Command::Append(append) => self.append(*append, &settings, append_time),
                 Command::Trim { to, reply } => self.trim(to, reply),
+                Command::Reported => {
+                    let shared = Arc::clone(&self.shared);
+                    self.follow(|state, now| shared.reports(|by, written| state.fetched(by, written, now)));
+                }
+                Command::Adopt(view) => {
+                    self.follow(|state, now| state.adopt(*view, now));
+                    self.schedule();
+                }
                 Command::Stop => {
                     commands.for_each(refuse_closed);
                     return true;
@@ -158,11 +185,48 @@ impl Owner {
         false
     }
 
+    /// Lets the state take note of what was heard of its replicas; then tells those whom it concerns.
+    fn follow(&mut self, take: impl FnOnce(&mut State, Duration)) {
+        let (before, now) = (self.state.high_watermark(), self.now());
+        take(&mut self.state, now);
+        if self.state.high_watermark() > before {
+            self.release();
+        }
+        self.propose();
+    }
+
+    /// Time since boot, where it matters.
+    fn now(&self) -> Duration {
+        self.shared.replication.as_ref().map_or(Duration::ZERO, |_| self.context.clock().since_boot())
+    }
+
+    fn schedule(&mut self) {
+        if !self.state.has_followers() {
+            self.ticks = None;
+        } else if self.ticks.is_none() {
+            let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            self.ticks = Some(ticks);
+        }
+    }
+
+    /// Asks for the change of the in-sync replicas that the state wants now.
+    fn propose(&mut self) {
+        let Some(replication) = &self.shared.replication else { return };
+        let proposal = self.state.proposal();
+        let proposed = proposal.map(|proposal| proposal.partition_epoch);
+        // There is one at most for each partition epoch.
+        if proposed != self.proposed {
+            replication.proposals.set(self.log.partition(), proposal.cloned());
+            self.proposed = proposed;
+        }
+    }
+
     fn append(&mut self, command: AppendCommand, settings: &Settings, append_time: i64) {
         let decision = match &self.storage_failed {
             _ if !command.reply.may_go() => Err(AppendError::PrecedingRefused),
             Some(error) => Err(AppendError::Refused(error.clone())),
-            None => self.state.decide(command.batch.header(), command.leader_epoch),
+            None => self.state.decide(command.batch.header(), command.acks, command.leader_epoch),
         };
         match decision {
             Err(error) => command.reply.answer(Err(error)),
@@ -211,7 +275,7 @@ impl Owner {
             Acks::All => self.state.high_watermark(),
         };
         if end <= reached {
-            reply.answer(Ok(appended));
+            reply.answer(Ok(acknowledged(appended, acks, self.state.in_sync())));
         } else {
             self.acks.push(acks, end, reply, appended);
         }
@@ -231,11 +295,12 @@ impl Owner {
 
     /// Takes note of the oldest operation's result, and of those that are there behind it.
     fn settle(&mut self, first: Result<(), Failure>) {
+        let now = self.now();
         let mut next = Some(first);
         while let Some(result) = next {
             let InFlight { effect, .. } = self.in_flight.pop_front().expect("only what is in flight is settled");
             match (effect, result) {
-                (Effect::Append { end, .. }, Ok(())) => self.state.written(end),
+                (Effect::Append { end, .. }, Ok(())) => self.state.written(end, now),
                 (Effect::Append { unanswered, .. }, Err(failure)) => {
                     if let Some(order) = unanswered {
                         order.end();
@@ -252,12 +317,20 @@ impl Owner {
         }
         if self.rolling_back && self.in_flight.is_empty() {
             self.rolling_back = false;
-            self.state.roll_back(self.log.extent().end, self.log.producers());
+            self.state.roll_back(self.log.extent().end, self.log.producers(), now);
         }
+        self.release();
+        self.propose();
+    }
+
+    /// Answers what is due.
+    fn release(&mut self) {
         // Published first: who is told of an append can read it (R4).
         self.shared.publish(self.state.snapshot(false));
         let (log_end, high_watermark) = (self.state.log_end(), self.state.high_watermark());
-        self.acks.release(log_end, high_watermark, |reply, appended| reply.answer(Ok(appended)));
+        let in_sync = self.state.in_sync();
+        let give = |acks, reply: AppendReply, appended| reply.answer(Ok(acknowledged(appended, acks, in_sync)));
+        self.acks.release(log_end, high_watermark, give);
     }
 
     /// The log refused a batch; it refuses those behind it too, for they do not begin at its end (R5).
@@ -274,7 +347,8 @@ impl Owner {
 }
 
 impl Drop for Owner {
-    /// However the task ends, readers and waiters get to know.
+    /// However the task ends, readers and waiters get to know. What it asked for stands until the leader epoch is over: it may
+    /// have been heard.
     fn drop(&mut self) {
         self.shared.publish(self.state.snapshot(true));
     }
@@ -344,7 +418,20 @@ pub(super) fn refuse_closed(command: Command) {
     match command {
         Command::Append(append) => append.reply.answer(Err(AppendError::Closed)),
         Command::Trim { reply, .. } => answer(reply, Err(DeleteRecordsError::Closed)),
-        Command::Stop => {}
+        Command::Reported | Command::Adopt(_) | Command::Stop => {}
+    }
+}
+
+/// On how many replicas an append is when it is answered (D1): on those in sync then, if that was asked for.
+fn acknowledged(appended: Appended, acks: Acks, in_sync: i32) -> Appended {
+    Appended { replicas: if acks == Acks::All { in_sync } else { 1 }, ..appended }
+}
+
+/// The next tick; never, without ticks. Cancel safe.
+async fn next(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
     }
 }
 

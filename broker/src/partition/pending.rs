@@ -32,15 +32,16 @@ impl<R, A> PendingAcks<R, A> {
     }
 
     /// Gives out what is due: the leader's log ends at `log_end`, all in-sync replicas have `high_watermark` (A1, A2, P2).
-    pub(super) fn release(&mut self, log_end: i64, high_watermark: i64, mut give: impl FnMut(R, A)) {
-        for (queue, bound) in [(&mut self.leader, log_end), (&mut self.all, high_watermark)] {
+    pub(super) fn release(&mut self, log_end: i64, high_watermark: i64, mut give: impl FnMut(Acks, R, A)) {
+        let queues = [(Acks::Leader, &mut self.leader, log_end), (Acks::All, &mut self.all, high_watermark)];
+        for (acks, queue, bound) in queues {
             while let Some(due) = queue.pop_front_if(|p| p.end <= bound) {
-                give(due.to, due.answer);
+                give(acks, due.to, due.answer);
             }
         }
     }
 
-    /// Gives out those whose batches are not in a log that ends at `log_end`.
+    /// Gives out those whose batches are not in a log that ends at `log_end`. Of no log: all.
     pub(super) fn fail(&mut self, log_end: i64, mut give: impl FnMut(R)) {
         for queue in [&mut self.leader, &mut self.all] {
             for pending in std::mem::take(queue) {
@@ -60,7 +61,7 @@ mod tests {
 
     fn released(acks: &mut PendingAcks<&'static str, ()>, log_end: i64, high_watermark: i64) -> Vec<&'static str> {
         let mut out = vec![];
-        acks.release(log_end, high_watermark, |to, ()| out.push(to));
+        acks.release(log_end, high_watermark, |_, to, ()| out.push(to));
         out
     }
 

@@ -57,7 +57,7 @@ pub struct ListedOffset {
 
 /// Where the history of a reader that has read up to `offset`, the last record under `last_epoch`, parts from the log's, and
 /// the epoch that the log has in front of that; `None` where it does not (E7, KIP-320).
-pub(super) fn divergence(
+pub(crate) fn divergence(
     epochs: &LeaderEpochs,
     snapshot: &Snapshot,
     offset: i64,

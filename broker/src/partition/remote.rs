@@ -30,7 +30,7 @@ pub(super) struct Remote {
     leader_epoch: i32,
     seen: Mutex<Snapshot>,
     waiters: Waiters,
-    /// Whether the leader was asked to tell of more, by isolation.
+    /// Whether the leader was asked to tell of more, by isolation. Nobody waits here for what is not committed.
     watching: [AtomicBool; 2],
     largest_read_batch: AtomicUsize,
 }

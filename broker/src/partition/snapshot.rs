@@ -8,6 +8,8 @@ pub enum Isolation {
     ReadUncommitted,
     /// Only those whose transaction is decided: up to the last stable offset.
     ReadCommitted,
+    /// All that the leader has written, committed or not. For replicas alone: no client can ask for it.
+    LogEnd,
 }
 
 /// State of a partition at one moment, published whole by its owner: the fields belong together.
@@ -37,6 +39,7 @@ impl Snapshot {
         match isolation {
             Isolation::ReadUncommitted => self.high_watermark,
             Isolation::ReadCommitted => self.last_stable,
+            Isolation::LogEnd => self.log_end,
         }
     }
 }

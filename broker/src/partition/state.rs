@@ -1,13 +1,18 @@
-//! What is decided about a partition's appends: offsets, epochs, sequences, and where the high watermark stands. No task, no
-//! clock, no log: the owner feeds it what happens.
+//! What is decided about a partition's appends: offsets, epochs, sequences, and whether enough replicas are in sync. No task,
+//! no clock, no log: the owner feeds it what happens. Where the partition is replicated, [`Leader`] says where the high
+//! watermark stands.
 //!
 //! Producer state is kept ahead of storage by what is in flight, so that a retry of a batch that is still being written is
 //! known for one. When an append fails, everything behind it fails too (the log takes no batch off its end), and the state
 //! goes back to what the log holds.
 
+use std::time::Duration;
+
+use taffrail_crds::slice::Replica;
 use taffrail_proto::record::BatchHeader;
 
-use super::{AppendError, EpochError, Snapshot};
+use super::{Acks, AppendError, EpochError, Snapshot};
+use crate::replication::{Leader, Proposal, View};
 use crate::storage::Extent;
 use crate::storage::producers::{Check, Producers, Sequenced};
 
@@ -37,15 +42,21 @@ pub(super) struct State {
     next: i64,
     /// End of what is written here at the topic's durability.
     log_end: i64,
-    high_watermark: i64,
+    /// Where it is replicated. Else all that is written is committed.
+    replication: Option<Box<Leader>>,
     producers: Producers,
 }
 
 impl State {
     /// Of a log that nothing is in flight to.
-    pub(super) fn new(extent: Extent, leader_epoch: i32, producers: Producers) -> Self {
+    pub(super) fn new(
+        extent: Extent,
+        leader_epoch: i32,
+        producers: Producers,
+        replication: Option<Box<Leader>>,
+    ) -> Self {
         let (log_start, end) = (extent.start, extent.end);
-        Self { leader_epoch, log_start, next: end, log_end: end, high_watermark: end, producers }
+        Self { leader_epoch, log_start, next: end, log_end: end, replication, producers }
     }
 
     pub(super) fn leader_epoch(&self) -> i32 {
@@ -61,11 +72,51 @@ impl State {
     }
 
     pub(super) fn high_watermark(&self) -> i64 {
-        self.high_watermark
+        self.replication.as_ref().map_or(self.log_end, |leader| leader.high_watermark())
+    }
+
+    /// How many replicas have what is below the high watermark.
+    pub(super) fn in_sync(&self) -> i32 {
+        self.replication.as_ref().map_or(1, |leader| leader.in_sync())
+    }
+
+    /// The in-sync replicas that are asked for.
+    pub(super) fn proposal(&self) -> Option<&Proposal> {
+        self.replication.as_ref()?.proposal()
+    }
+
+    /// Whether others are to follow it: then time matters.
+    pub(super) fn has_followers(&self) -> bool {
+        self.replication.as_ref().is_some_and(|leader| leader.view().replicas.len() > 1)
+    }
+
+    /// A follower's log is written up to here (H1).
+    pub(super) fn fetched(&mut self, by: Replica, written: i64, now: Duration) {
+        if let Some(leader) = &mut self.replication {
+            leader.fetched(by, written, now);
+        }
+    }
+
+    /// The slice shows another state.
+    pub(super) fn adopt(&mut self, view: View, now: Duration) {
+        if let Some(leader) = &mut self.replication {
+            leader.adopt(view, now);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration) {
+        if let Some(leader) = &mut self.replication {
+            leader.tick(now);
+        }
     }
 
     /// Whether and where to append a batch. Changes nothing: [`placed`](Self::placed) does, once the batch is on its way.
-    pub(super) fn decide(&self, batch: &BatchHeader, leader_epoch: Option<i32>) -> Result<Decision, AppendError> {
+    pub(super) fn decide(
+        &self,
+        batch: &BatchHeader,
+        acks: Acks,
+        leader_epoch: Option<i32>,
+    ) -> Result<Decision, AppendError> {
         if let Some(given) = leader_epoch {
             check_epoch(given, self.leader_epoch)?;
         }
@@ -75,6 +126,13 @@ impl State {
                 Check::Append => {}
                 Check::Duplicate { base_offset, end } => return Ok(Decision::Duplicate { base_offset, end }),
             }
+        }
+        // Behind the duplicates: of one that is there already it would not be true that nothing was appended (L1).
+        if let (Acks::All, Some(leader)) = (acks, &self.replication)
+            && leader.is_short()
+        {
+            let (in_sync, min) = (leader.in_sync(), leader.view().min_in_sync_replicas);
+            return Err(AppendError::NotEnoughReplicas { in_sync, min });
         }
         let end = self.next.checked_add(i64::from(batch.last_offset_delta) + 1);
         end.map(|_| Decision::Append { base_offset: self.next }).ok_or(AppendError::OffsetsExhausted)
@@ -91,9 +149,11 @@ impl State {
     }
 
     /// The log holds everything up to `end` now.
-    pub(super) fn written(&mut self, end: i64) {
+    pub(super) fn written(&mut self, end: i64, now: Duration) {
         self.log_end = self.log_end.max(end);
-        self.high_watermark = high_watermark(self.high_watermark, [self.log_end]);
+        if let Some(leader) = &mut self.replication {
+            leader.written(self.log_end, now);
+        }
     }
 
     /// The log begins at `start` now (Q1).
@@ -102,8 +162,8 @@ impl State {
     }
 
     /// Forgets what was in flight: the log holds `end` and `producers`, and nothing is in flight any more.
-    pub(super) fn roll_back(&mut self, end: i64, producers: Producers) {
-        self.written(end);
+    pub(super) fn roll_back(&mut self, end: i64, producers: Producers, now: Duration) {
+        self.written(end, now);
         self.next = self.log_end;
         self.producers = producers;
     }
@@ -112,8 +172,8 @@ impl State {
     pub(super) fn snapshot(&self, closed: bool) -> Snapshot {
         Snapshot {
             log_start: self.log_start,
-            high_watermark: self.high_watermark,
-            last_stable: self.high_watermark,
+            high_watermark: self.high_watermark(),
+            last_stable: self.high_watermark(),
             log_end: self.log_end,
             leader_epoch: self.leader_epoch,
             closed,
@@ -128,12 +188,6 @@ pub(super) fn check_epoch(given: i32, current: i32) -> Result<(), EpochError> {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(EpochError::Unknown { given, current }),
     }
-}
-
-/// The high watermark: what all in-sync replicas have, by their log ends, the leader's among them (H1). Never below `before`.
-/// Without replication the leader is the only one.
-fn high_watermark(before: i64, in_sync_ends: impl IntoIterator<Item = i64>) -> i64 {
-    in_sync_ends.into_iter().min().map_or(before, |end| end.max(before))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 mod held;
+mod replicated;
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ async fn bench_with(timestamp_type: TimestampType) -> Bench {
     let context = Context::seeded(Arc::new(clock.clone()), 1, &*storage.meta()).unwrap();
     let settings = Settings { timestamp_type, durability: Durability::Disk, ..Settings::plain() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let partition = Partition::lead(log.clone(), context.clone(), settings.clone(), None).await.unwrap();
+    let partition = Partition::lead(log.clone(), context.clone(), settings.clone(), Term::alone(None)).await.unwrap();
     Bench { disk, partition, log, clock, context, settings }
 }
 
@@ -49,7 +50,7 @@ impl Bench {
         if new_epoch {
             raise_epoch(&*self.log).await.unwrap();
         }
-        self.partition = Partition::lead(self.log.clone(), context, settings, None).await.unwrap();
+        self.partition = Partition::lead(self.log.clone(), context, settings, Term::alone(None)).await.unwrap();
     }
 
     /// Appends `records` records without a producer.
@@ -81,7 +82,8 @@ pub(super) fn request(records: usize, producer: Option<(i64, i32, i32)>) -> Appe
 async fn e1_e5_a_log_is_led_under_the_given_epoch_and_never_under_an_older_one() {
     let bench = bench().await;
     bench.partition.stop().await;
-    let lead = |epoch| Partition::lead(bench.log.clone(), bench.context.clone(), bench.settings.clone(), epoch);
+    let lead =
+        |epoch| Partition::lead(bench.log.clone(), bench.context.clone(), bench.settings.clone(), Term::alone(epoch));
     for (given, led) in [(Some(3), 3), (Some(3), 3), (None, 3), (Some(4), 4)] {
         let partition = lead(given).await.unwrap();
         assert_eq!(partition.snapshot().leader_epoch, led, "{given:?}");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use taffrail_proto::internal::v1::partitions_client::PartitionsClient;
+use taffrail_proto::internal::v1::replicas_client::ReplicasClient;
 use taffrail_proto::v1::{LogError, Reason};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -34,12 +35,14 @@ pub enum Purpose {
     Control,
     /// Streams of groups' members: the windows of a few hundred that are not read fit the connection's.
     Members,
+    /// Copies of partitions that it leads.
+    Replicas,
 }
 
 impl Purpose {
     fn windows(self) -> (u32, u32) {
         match self {
-            Self::Data => (8 << 20, 16 << 20),
+            Self::Data | Self::Replicas => (8 << 20, 16 << 20),
             Self::Control => (1 << 20, 4 << 20),
             Self::Members => (64 << 10, 16 << 20),
         }
@@ -57,7 +60,7 @@ pub struct Peer {
 pub(super) struct Connector {
     brokers: Arc<Brokers>,
     broker: i32,
-    channels: Mutex<[Option<(String, Channel)>; 3]>,
+    channels: Mutex<[Option<(String, Channel)>; 4]>,
     failed: Mutex<Option<Failed>>,
 }
 
@@ -87,6 +90,22 @@ impl Peer {
     /// A channel to it; an error while it is not registered, or could not be reached a moment ago.
     pub(crate) fn channel(&self, purpose: Purpose) -> Result<Channel, Refused> {
         self.connector.channel(purpose)
+    }
+
+    /// To follow partitions that it leads.
+    pub(crate) fn replicas(&self) -> Result<ReplicasClient<Channel>, Refused> {
+        let client = ReplicasClient::new(self.connector.channel(Purpose::Replicas)?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// It answers.
+    pub(crate) fn reached(&self) {
+        self.connector.reached();
+    }
+
+    /// A stream that it has ended.
+    pub(crate) fn broken(&self) -> LogError {
+        self.connector.unknown("broke the connection off")
     }
 
     /// Asks it something with one answer.

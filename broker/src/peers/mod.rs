@@ -1,7 +1,7 @@
 //! The other brokers: connections to their internal listeners, and what is asked of them.
 //!
-//! - `connection`: channels to one broker, where it is registered; separate ones for data, control and members' streams, so
-//!   that data cannot hold up heartbeats, nor a member that does not read the others;
+//! - `connection`: channels to one broker, where it is registered; separate ones for data, control, members' streams and
+//!   copies, so that data cannot hold up heartbeats, nor a member that does not read the others;
 //! - `appends`: one stream of batches to it; `watches`: one stream by which it tells of partitions that somebody waits at;
 //! - [`wire`]: the forms in which all that travels.
 //!
@@ -44,6 +44,11 @@ impl Peers {
     pub fn peer(&self, broker: i32) -> Arc<Peer> {
         let mut known = self.known.lock();
         known.entry(broker).or_insert_with(|| Peer::new(self.brokers.clone(), broker, self.max_in_flight)).clone()
+    }
+
+    /// Bytes of batches that may be on their way to or from others.
+    pub(crate) fn max_in_flight(&self) -> usize {
+        self.max_in_flight
     }
 
     /// This broker and the others.

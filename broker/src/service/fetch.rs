@@ -251,22 +251,27 @@ pub(super) fn total(batches: &[Bytes]) -> usize {
 
 /// Waits for memory for a read of `wanted` bytes.
 pub(super) async fn room(call: &Call, reader: &Reader, wanted: usize) -> Room {
-    let (bytes, reserved) = share(call, reader, wanted);
+    room_at(call, &reader.partition, wanted).await
+}
+
+/// As [`room`], by the partition alone.
+pub(super) async fn room_at(call: &Call, partition: &Partition, wanted: usize) -> Room {
+    let (bytes, reserved) = share(call, partition, wanted);
     Room { charge: call.connection.responses.charge(reserved).await, bytes }
 }
 
 /// As [`room`], if there is any now.
 pub(super) fn room_now(call: &Call, reader: &Reader, wanted: usize) -> Option<Room> {
-    let (bytes, reserved) = share(call, reader, wanted);
+    let (bytes, reserved) = share(call, &reader.partition, wanted);
     Some(Room { charge: call.connection.responses.try_charge(reserved)?, bytes })
 }
 
 /// How many bytes to ask for, and how many to reserve: at least one batch is read whatever its size, and thousands of streams
 /// that were let on with less would hold one each. How large it will be only a read before this one can tell.
-fn share(call: &Call, reader: &Reader, wanted: usize) -> (usize, usize) {
+fn share(call: &Call, partition: &Partition, wanted: usize) -> (usize, usize) {
     let bytes = call.connection.responses.allowance().max(LEAST_READ_BYTES).min(wanted).clamp(1, MAX_RESPONSE_BYTES);
     // Not all there is: whoever asks for that waits for ever beside others who ask for less.
-    let batch = reader.partition.largest_read_batch().min(call.connection.responses.budget() / 4);
+    let batch = partition.largest_read_batch().min(call.connection.responses.budget() / 4);
     (bytes, bytes.max(batch))
 }
 

@@ -7,11 +7,12 @@
 //! - [`consumer`], [`fetch_stream`], [`read`]: reading;
 //! - [`groups`]: consumer groups;
 //! - [`metadata`], [`admin`], [`last_seen`]: the rest;
-//! - [`partitions`]: what other brokers ask, for clients that have reached them.
+//! - [`partitions`]: what other brokers ask, for clients that have reached them; [`replicas`]: what they ask as followers.
 
 use std::sync::Arc;
 
 use taffrail_proto::internal::v1::partitions_server::PartitionsServer;
+use taffrail_proto::internal::v1::replicas_server::ReplicasServer;
 use taffrail_proto::v1;
 use tonic::service::Routes;
 
@@ -40,6 +41,7 @@ mod partitions;
 mod produce_stream;
 mod producer;
 mod read;
+mod replicas;
 pub mod status;
 
 pub use last_seen::LastSeen;
@@ -131,7 +133,10 @@ pub fn internal_routes(broker: &Arc<Broker>) -> Routes {
     let groups = v1::groups_server::GroupsServer::new(groups::Service::new(broker))
         .max_decoding_message_size(MAX_QUERY_BYTES)
         .max_encoding_message_size(usize::MAX);
-    Routes::new(partitions).add_service(groups)
+    let replicas = ReplicasServer::new(replicas::Service::new(broker))
+        .max_decoding_message_size(MAX_QUERY_BYTES)
+        .max_encoding_message_size(usize::MAX);
+    Routes::new(partitions).add_service(groups).add_service(replicas)
 }
 
 #[cfg(test)]

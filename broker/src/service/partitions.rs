@@ -116,7 +116,7 @@ fn led(topics: &Topics, sent: Option<PartitionRef>) -> Result<(Partition, i32), 
 }
 
 /// As [`led`], under the very epoch.
-fn served(topics: &Topics, sent: Option<PartitionRef>) -> Result<Partition, Refused> {
+pub(super) fn served(topics: &Topics, sent: Option<PartitionRef>) -> Result<Partition, Refused> {
     let (partition, given) = led(topics, sent)?;
     let current = partition.snapshot().leader_epoch;
     match given.cmp(&current) {

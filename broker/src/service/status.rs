@@ -36,7 +36,9 @@ struct Rule {
 fn rule(reason: Reason) -> Rule {
     let (code, retriable, retry_after_ms) = match reason {
         Reason::NotLeader | Reason::FencedLeaderEpoch => (Code::FailedPrecondition, true, 0),
-        Reason::UnknownLeaderEpoch | Reason::CoordinatorLoading => (Code::Unavailable, true, 50),
+        Reason::UnknownLeaderEpoch | Reason::CoordinatorLoading | Reason::OffsetNotAvailable => {
+            (Code::Unavailable, true, 50)
+        }
         Reason::RequestTimeout => (Code::DeadlineExceeded, true, 0),
         Reason::UnknownProducer
         | Reason::ProducerFenced
@@ -57,7 +59,7 @@ fn rule(reason: Reason) -> Rule {
         Reason::Unauthenticated => (Code::Unauthenticated, false, 0),
         Reason::Unauthorized => (Code::PermissionDenied, false, 0),
         Reason::DataCorrupt => (Code::DataLoss, false, 0),
-        Reason::Unavailable => (Code::Unavailable, true, 100),
+        Reason::Unavailable | Reason::NotEnoughReplicas => (Code::Unavailable, true, 100),
         Reason::TopicExists => (Code::AlreadyExists, false, 0),
         Reason::Internal | Reason::Unspecified => (Code::Internal, false, 0),
         Reason::StorageFailed => (Code::Unavailable, true, 1_000),
@@ -179,6 +181,7 @@ impl IntoLogError for AppendError {
             Self::Epoch(error) => error.into_log_error(),
             Self::Sequence { error, log_start } => sequence_refusal(error, log_start),
             Self::PrecedingRefused => refusal(Reason::PrecedingFailed, self),
+            Self::NotEnoughReplicas { .. } => refusal(Reason::NotEnoughReplicas, self),
             Self::OffsetsExhausted => refusal(Reason::Internal, self),
             Self::Refused(error) => error.into_log_error(),
             Self::Unknown(_) => unknown_outcome(Reason::StorageFailed, self),
@@ -213,6 +216,7 @@ impl IntoLogError for FetchError {
                 let error = refusal(Reason::LogTruncated, self);
                 LogError { log_start_offset: Some(start), log_end_offset: Some(at), ..error }
             }
+            Self::OffsetNotAvailable => refusal(Reason::OffsetNotAvailable, self),
             Self::Corrupt { .. } => refusal(Reason::DataCorrupt, self),
             Self::Storage(error) => error.into_log_error(),
             Self::Closed | Self::NoLeader(_) => refusal(Reason::Unavailable, self),

@@ -159,7 +159,7 @@ macro_rules! contract_tests {
                 e1_a_leader_epoch_begins_at_the_end_and_survives, p5_producers_survive,
                 p7_idle_producers_are_forgotten_by_append_times;
             retention: r2_offsets_never_restart, q1_the_start_only_rises, truncation_removes_the_end,
-                truncation_outside_changes_nothing, spans_cover_the_log_in_order, p6_producers_outlive_their_batches;
+                truncation_outside_changes_nothing, r2_a_log_that_begins_anew_is_empty_and_goes_on_there, spans_cover_the_log_in_order, p6_producers_outlive_their_batches;
             time: a_record_is_found_by_its_timestamp, the_newest_timestamp_is_found;
             replay: t6_state_is_that_of_a_replay;
         }

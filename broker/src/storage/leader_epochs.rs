@@ -45,6 +45,22 @@ impl LeaderEpochs {
         self.starts.push((epoch, start));
     }
 
+    /// Whether a batch of `epoch` at `base`, the log's end, is of an older epoch than the newest, which has no record yet.
+    pub fn is_older(&self, epoch: i32, base: i64) -> bool {
+        self.starts.last().is_some_and(|&(latest, start)| epoch < latest && start >= base)
+    }
+
+    /// Notes a batch from `base` to below `next`, at the log's end. A log may hold a newer epoch than its next batch: one
+    /// that was led here, and of whose records none was kept. It then begins behind the batch, for fencing only: history is
+    /// what the records say.
+    pub fn appended(&mut self, epoch: i32, base: i64, next: i64) {
+        let newest = if self.is_older(epoch, base) { self.starts.pop() } else { None };
+        self.assign(epoch, base);
+        if let Some((newest, _)) = newest {
+            self.assign(newest, next);
+        }
+    }
+
     /// Forgets what lies at or above `end`, the log's new end. The newest epoch is remembered even if none of its records
     /// is left, for fencing must never go back (E5); it then begins at `end`.
     pub fn truncate(&mut self, end: i64) {
@@ -117,6 +133,20 @@ mod tests {
         assert_eq!(epochs.entries(), [(1, 0), (2, 5), (4, 6)]);
         epochs.truncate(0);
         assert_eq!(epochs.entries(), [(4, 0)]);
+    }
+
+    #[test]
+    fn t1_a_newer_epoch_without_records_does_not_hide_those_of_older_batches() {
+        let mut epochs = history(&[(1, 0), (2, 5), (4, 9)]);
+        epochs.truncate(6);
+        epochs.appended(2, 6, 8);
+        assert_eq!(epochs.entries(), [(1, 0), (2, 5), (4, 8)]);
+        epochs.appended(3, 8, 12);
+        assert_eq!(epochs.entries(), [(1, 0), (2, 5), (3, 8), (4, 12)]);
+        epochs.appended(4, 12, 13);
+        epochs.appended(4, 13, 14);
+        epochs.appended(6, 14, 15);
+        assert_eq!(epochs.entries(), [(1, 0), (2, 5), (3, 8), (4, 12), (6, 14)]);
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! | 4 | checkpoint | log, snapshot |
 //! | 5 | clock | append time ±, count, (log, end) … |
 //!
+//! A truncation whose snapshot is empty (start = end) leaves nothing: so a log is also restarted, at an offset that may lie
+//! above the end before.
+//!
 //! Snapshot: start, end, append time ±, leader epochs as in footers, producers as [`Producers`] encodes.
 
 use super::LogId;
@@ -37,7 +40,7 @@ pub(crate) struct Snapshot {
 /// A ledger record. Each tells the log's end at its time, so that a replay can put it between the right batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ledger {
-    /// Batches at and above the snapshot's end are gone.
+    /// Batches at and above the snapshot's end are gone; all, if it is empty.
     Truncate { log: LogId, end: i64, after: Snapshot },
     /// The log begins at `start`.
     Trim { log: LogId, end: i64, start: i64 },
@@ -122,6 +125,11 @@ impl Ledger {
 }
 
 impl Snapshot {
+    /// No offset is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         put_i64(out, self.start);
         put_i64(out, self.end);

@@ -15,7 +15,7 @@ const FILE: &str = "taffrail.lock";
 /// Held as long as it lives.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
 }
 
 impl DirLock {
@@ -32,7 +32,16 @@ impl DirLock {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for DirLock {
+    /// Not left to the closing of the file: a process that was just forked here has it open too, until it becomes its program.
+    fn drop(&mut self) {
+        if let Err(errno) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%errno, "the lock of the data directory is only let go of with the process");
+        }
     }
 }
 
@@ -56,5 +65,16 @@ mod tests {
         assert_eq!(pid, std::process::id().to_string());
         drop(first);
         DirLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_was_just_forked_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DirLock::take(dir.path()).unwrap();
+        // As a fork does, this shares the open file.
+        let of_child = first.file.try_clone().unwrap();
+        drop(first);
+        DirLock::take(dir.path()).unwrap();
+        drop(of_child);
     }
 }

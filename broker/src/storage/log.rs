@@ -133,6 +133,9 @@ impl LogCell {
     pub(crate) fn truncated(&self, after: &Snapshot) {
         let mut inner = self.lock();
         inner.state.truncate(after);
+        if after.is_empty() {
+            inner.recent.clear();
+        }
         inner.recent.truncate(after.end);
         self.truncations.fetch_add(1, Ordering::AcqRel);
         self.publish(&inner);
@@ -216,6 +219,10 @@ impl Log for LogHandle {
 
     fn trim(&self, start: i64) -> Ticket {
         self.send(Operation::Trim(start))
+    }
+
+    fn restart(&self, at: i64) -> Ticket {
+        self.send(Operation::Restart(at))
     }
 
     fn read(&self, from: i64, before: i64, max_bytes: usize) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {

@@ -271,6 +271,10 @@ impl Log for MemoryLog {
         self.change(false, |log| log.trim(start))
     }
 
+    fn restart(&self, at: i64) -> Ticket {
+        self.change(false, |log| log.restart(at))
+    }
+
     fn read(&self, from: i64, before: i64, max_bytes: usize) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
         let read = self.read_from(|log| log.read(from, before, max_bytes));
         Box::pin(std::future::ready(read))

@@ -2,8 +2,8 @@
 //!
 //! # What an implementation promises
 //!
-//! - **Order.** Operations on one log ([`Log::append`], [`Log::truncate`], [`Log::trim`], [`Log::begin_epoch`]) take effect in
-//!   the order in which they were called, and their tickets resolve in that order.
+//! - **Order.** Operations on one log ([`Log::append`], [`Log::truncate`], [`Log::trim`], [`Log::restart`],
+//!   [`Log::begin_epoch`]) take effect in the order in which they were called, and their tickets resolve in that order.
 //! - **Acknowledged means kept.** A resolved ticket at [`Durability::Os`] survives the death of the process, at
 //!   [`Durability::Disk`] a power failure (rules D1, D2, D4).
 //! - **Atomic.** After a crash each operation is there whole or not at all; an append that was never acknowledged may be
@@ -162,6 +162,9 @@ pub trait Log: Send + Sync + 'static {
     fn truncate(&self, end: i64) -> Ticket;
     /// Raises the log's start to `start`, at most its end (Q1). Batches wholly below are gone.
     fn trim(&self, start: i64) -> Ticket;
+    /// Gives up all records: the log is empty, begins and ends at `at`, which is not below its start. So a follower begins anew
+    /// whose next records its leader has deleted. Nothing is known of producers afterwards; the newest leader epoch stays.
+    fn restart(&self, at: i64) -> Ticket;
 
     /// Whole batches in order, from the one that contains `from`, together at most `max_bytes` but at least one, none that
     /// begins at or after `before`. Empty when `from` is at the log's end. Recent batches come from memory.

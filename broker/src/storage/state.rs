@@ -140,7 +140,7 @@ impl LogState {
         }
         self.append_time = self.append_time.max(append_time);
         self.end = header.last_offset() + 1;
-        self.assign(header.leader_epoch, header.base_offset);
+        self.note_epoch(header);
     }
 
     /// A leader epoch begins at the end.
@@ -174,6 +174,16 @@ impl LogState {
         Snapshot { start: self.start, end, append_time: self.append_time, epochs: epochs.entries().to_vec(), producers }
     }
 
+    /// The whole state as it will be when the log begins anew at `at`. Of producers nothing is known: what they sent up to
+    /// there is not here.
+    pub(crate) fn snapshot_restarted(&self, at: i64) -> Snapshot {
+        let mut epochs = LeaderEpochs::clone(&self.epochs);
+        epochs.truncate(at);
+        epochs.trim(at);
+        let (append_time, epochs) = (self.append_time, epochs.entries().to_vec());
+        Snapshot { start: at, end: at, append_time, epochs, producers: Producers::new() }
+    }
+
     /// Takes over a checkpoint: nothing changes but that the footer will hold the whole state.
     pub(crate) fn checkpoint(&mut self, state: &Snapshot) {
         self.open.touched = true;
@@ -188,10 +198,10 @@ impl LogState {
         self.index.truncate(state.end);
     }
 
-    /// Removes all batches at and above the snapshot's end, and takes it over.
+    /// Removes all batches at and above the snapshot's end, all if it is empty, and takes it over.
     pub(crate) fn truncate(&mut self, after: &Snapshot) {
         let (open, end) = (&mut self.open, after.end);
-        let keep = open.batches.partition_point(|batch| batch.base < end);
+        let keep = if after.is_empty() { 0 } else { open.batches.partition_point(|batch| batch.base < end) };
         open.batches.truncate(keep);
         open.bytes = open.batches.iter().map(|batch| u64::from(batch.bytes)).sum();
         // Times of single batches are not known: that of the log is not too old for what is left.
@@ -238,7 +248,8 @@ impl LogState {
     /// Adds a sealed piece that lies in `container`. Pieces come in the order of their origins.
     pub(crate) fn apply(&mut self, piece: &Piece, container: u32) {
         // What was written earlier ends where this piece begins, whether or not the piece that says so is still there.
-        self.index.truncate(piece.span.map_or(piece.end, |span| span.first));
+        let begins = piece.span.map_or(piece.end, |span| span.first);
+        self.index.truncate(piece.truncated_to.map_or(begins, |to| to.min(begins)));
         if piece.full {
             self.full_origin = Some(piece.origin);
             self.producers = piece.producers.clone();
@@ -257,6 +268,17 @@ impl LogState {
         self.append_time = self.append_time.max(piece.append_time);
         self.producers.expire(self.append_time);
         self.index.push(Entry::new(piece, container));
+    }
+
+    /// The epoch of a batch at the end.
+    fn note_epoch(&mut self, header: &BatchHeader) {
+        let (epoch, base) = (header.leader_epoch, header.base_offset);
+        if self.epochs.is_older(epoch, base) {
+            Arc::make_mut(&mut self.epochs).appended(epoch, base, header.next_offset());
+            self.open.epochs_from = self.open.epochs_from.min(base);
+        } else {
+            self.assign(epoch, base);
+        }
     }
 
     fn assign(&mut self, epoch: i32, start: i64) {

@@ -53,6 +53,7 @@ pub(crate) enum Operation {
     BeginEpoch(i32),
     Truncate(i64),
     Trim(i64),
+    Restart(i64),
     /// Write the whole state down.
     Checkpoint,
 }

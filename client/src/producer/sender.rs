@@ -250,7 +250,21 @@ impl Sender {
     fn on_metadata(&mut self) {
         let snapshot = self.metadata.borrow_and_update().clone();
         self.topics.refresh(&snapshot);
+        self.leave_former_leaders(&snapshot);
         self.look_at_all();
+    }
+
+    /// What a broker has not answered that does not lead any more goes to the new leader, under the numbers that it has: the
+    /// former one may be asleep, and can acknowledge nothing that the new one does not know. Without numbers it could be
+    /// stored twice, so there the answer is awaited, or the end of the stream.
+    fn leave_former_leaders(&mut self, snapshot: &Snapshot) {
+        let error = lost("another broker leads the partition now");
+        for partition in self.partitions.values_mut().filter(|p| self.promise.idempotent && !p.queue.is_idle()) {
+            let leader = snapshot.leader(&partition.buffer.topic, partition.buffer.partition);
+            if leader.is_some() && leader != partition.endpoint.as_deref() {
+                partition.queue.disconnected(&error, &mut self.ended);
+            }
+        }
     }
 
     fn on_events(&mut self, first: Event) {

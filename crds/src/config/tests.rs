@@ -3,18 +3,23 @@ use crate::duration::Duration;
 use proptest::prelude::*;
 
 fn shown(config: &TopicConfig, key: &str) -> (String, bool) {
-    let entry = config.entries().into_iter().find(|entry| entry.key == key).unwrap();
+    shown_with(config, key, 3)
+}
+
+fn shown_with(config: &TopicConfig, key: &str, replicas: i32) -> (String, bool) {
+    let entry = config.entries(replicas).into_iter().find(|entry| entry.key == key).unwrap();
     (entry.value, entry.is_default)
 }
 
 #[test]
 fn a_new_topic_shows_kafkas_defaults() {
-    let entries = TopicConfig::default().entries();
+    let entries = TopicConfig::default().entries(1);
     assert!(entries.is_sorted_by(|a, b| a.key < b.key));
     assert!(entries.iter().all(|entry| entry.is_default && !entry.documentation.is_empty()));
     for key in KEYS {
-        assert_eq!(shown(&TopicConfig::default(), key.name), (key.default.to_owned(), true), "{}", key.name);
+        assert_eq!(shown_with(&TopicConfig::default(), key.name, 1), (key.default.to_owned(), true), "{}", key.name);
     }
+    assert_eq!(shown(&TopicConfig::default(), "min.insync.replicas"), ("2".to_owned(), true), "of three replicas");
     assert_eq!(shown(&TopicConfig::default(), "durability").0, "os");
     assert_eq!(shown(&TopicConfig::default(), "trashRetention").0, "1d");
 }
@@ -130,7 +135,7 @@ proptest! {
             ..TopicConfig::default()
         };
         let mut copy = TopicConfig::default();
-        for entry in config.entries().into_iter().filter(|entry| !entry.is_default) {
+        for entry in config.entries(3).into_iter().filter(|entry| !entry.is_default) {
             copy.set(&entry.key, &entry.value).unwrap();
         }
         prop_assert_eq!(copy, config);

@@ -66,6 +66,17 @@ const FIGURES: &[Definition] = &[
     ("group-memory-open", "the same while each has a stream open", "KiB", "-", L, 16.0, 8.0),
     ("hostile-memory", "10,000 idle and 200 hostile clients: resident / memory limit", "", "-", L, 1.1, 1.0),
     ("hostile-p99", "10,000 idle and 200 hostile clients: honest p99 / before", "", "os", L, 2.0, 1.2),
+    ("cluster-ready", "Cluster applied, three broker processes started: until all are ready", "s", "-", L, 15.0, 5.0),
+    ("topic-ready-p50", "Topic applied until Ready, p50", "s", "-", L, 1.0, 0.5),
+    ("topic-ready-p99", "Topic applied until Ready, p99", "s", "-", L, 3.0, 1.0),
+    ("topics-ready", "1,000 Topics applied at once: from the last until all are Ready", "s", "-", L, 60.0, 10.0),
+    ("operator-memory", "resident memory of the operator after that", "MiB", "-", L, 128.0, 64.0),
+    ("forward-cpu", "produce that is passed on / direct: CPU of all brokers", "", "os", L, 2.0, 1.5),
+    ("forward-p50", "produce that is passed on / direct: p50", "", "os", L, 2.0, 1.5),
+    ("replicated-produce", "produce, three replicas, 64 KiB batches / (L_disk / 3)", "", "os", H, 0.5, 0.8),
+    ("replicated-cpu", "CPU of replication, for each follower", "s/GiB", "os", L, 1.5, 1.0),
+    ("replicated-p50", "produce at 100 MB/s, three replicas, p50", "ms", "os", L, 3.0, 1.0),
+    ("replicated-p99", "produce at 100 MB/s, three replicas, p99", "ms", "os", L, 10.0, 5.0),
 ];
 
 /// All figures in the order of the report.

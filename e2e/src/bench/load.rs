@@ -53,8 +53,8 @@ pub struct ProduceLoad {
     pub endpoint: String,
     /// Where to.
     pub topic: String,
-    /// Partitions of the topic, taken in turn.
-    pub partitions: i32,
+    /// Partitions of the topic that are written to, taken in turn.
+    pub partitions: Vec<i32>,
     /// Sent over and over.
     pub batch: Bytes,
     /// Batches to send on each connection.
@@ -122,7 +122,7 @@ impl ProduceLoad {
                 }
                 permits.acquire().await?.forget();
                 stamps[i as usize % stamps.len()].store(epoch.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                let partition = ((i + u64::from(number)) % self.partitions as u64) as i32;
+                let partition = self.partitions[(i as usize + number as usize) % self.partitions.len()];
                 let batch = v1::PartitionBatch {
                     correlation_id: i,
                     topic: self.topic.clone(),

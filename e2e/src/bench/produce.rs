@@ -52,7 +52,7 @@ async fn produce(
     let mut load = ProduceLoad {
         endpoint: broker.endpoint(),
         topic: "load".into(),
-        partitions: 16,
+        partitions: (0..16).collect(),
         batches: 256 * MIB / batch.len() as u64 / u64::from(connections),
         batch,
         connections,

@@ -54,7 +54,7 @@ async fn load(broker: &Broker, topic: &str, partitions: i32, bytes: u64) -> Resu
     let batch = batch(16 << 10, 1 << 10, Compression::None)?;
     let (connections, endpoint) = (2, broker.endpoint());
     let batches = bytes / batch.len() as u64 / u64::from(connections);
-    let topic = topic.to_owned();
+    let (topic, partitions) = (topic.to_owned(), (0..partitions).collect());
     ProduceLoad { endpoint, topic, partitions, batch, batches, connections, window: 64, pace: None }.run().await
 }
 

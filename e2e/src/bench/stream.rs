@@ -51,7 +51,7 @@ async fn fill(broker: &Broker) -> Result<()> {
     let load = ProduceLoad {
         endpoint: broker.endpoint(),
         topic: TOPIC.into(),
-        partitions: 1,
+        partitions: vec![0],
         batches: RECENT / batch.len() as u64,
         batch,
         connections: 1,

@@ -112,7 +112,7 @@ pub struct Lab {
 
 impl Lab {
     /// The cluster this process is in or was told of.
-    fn here() -> Result<Option<Self>> {
+    pub fn here() -> Result<Option<Self>> {
         let variable = |name| std::env::var_os(name).map(PathBuf::from);
         let namespaces = Mutex::default();
         if let Some(kubeconfig) = variable(KUBECONFIG) {
@@ -195,6 +195,11 @@ impl Lab {
     /// A part of the control plane: `kube-apiserver`, `etcd`, `kube-controller-manager`, `kube-scheduler`, `coredns`.
     pub fn part<'a>(&'a self, name: &'a str) -> Part<'a> {
         Part::new(self, name)
+    }
+
+    /// Whether its nodes and pods can be broken: it is in a sandbox.
+    pub fn is_ours(&self) -> bool {
+        self.folder.is_some()
     }
 
     /// The sandbox's folder; an error if the cluster is in none.

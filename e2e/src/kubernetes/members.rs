@@ -168,6 +168,17 @@ impl Members {
         if status.success() { Ok(options) } else { bail!("broker {id} ended with {status}") }
     }
 
+    /// Starts several brokers at once, and waits until all are ready.
+    pub fn restart_all(&mut self, options: &[(usize, BrokerOptions)]) -> Result<()> {
+        for (id, options) in options {
+            self.brokers[*id] = Some(options.spawn()?);
+        }
+        for (id, _) in options {
+            self.broker(*id)?.wait_ready()?;
+        }
+        Ok(())
+    }
+
     /// Starts a broker and waits until it is ready.
     pub fn restart(&mut self, id: usize, options: &BrokerOptions) -> Result<()> {
         self.brokers[id] = Some(options.start()?);
@@ -177,6 +188,16 @@ impl Members {
     /// Ends the operator.
     pub fn stop_operator(&mut self) {
         self.operator = None;
+    }
+
+    /// Process id of the operator.
+    pub fn operator_pid(&self) -> Option<u32> {
+        self.operator.as_ref().map(|operator| operator.0.id())
+    }
+
+    /// Process ids of the brokers that run.
+    pub fn broker_pids(&self) -> Vec<u32> {
+        self.brokers.iter().flatten().map(Broker::pid).collect()
     }
 
     /// Runs kubectl in the Cluster's namespace.
@@ -202,11 +223,28 @@ impl Members {
         Ok(found["items"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Who leads each partition of a topic.
-    pub fn leaders(&self, topic_id: &str) -> Result<Vec<Option<usize>>> {
+    /// The states of a topic's partitions.
+    pub fn partitions(&self, topic_id: &str) -> Result<Vec<Value>> {
         let slices = self.slices(topic_id)?;
         let partitions = slices.iter().flat_map(|slice| slice["spec"]["partitions"].as_array().into_iter().flatten());
-        Ok(partitions.map(|p| p["leader"].as_u64().and_then(|id| usize::try_from(id).ok())).collect())
+        Ok(partitions.cloned().collect())
+    }
+
+    /// Who leads each partition of a topic.
+    pub fn leaders(&self, topic_id: &str) -> Result<Vec<Option<usize>>> {
+        let partitions = self.partitions(topic_id)?;
+        Ok(partitions.iter().map(|p| p["leader"].as_u64().and_then(|id| usize::try_from(id).ok())).collect())
+    }
+
+    /// Waits until every partition of a topic has a leader, and so many replicas that are all in sync.
+    pub fn wait_in_sync(&self, topic_id: &str, replicas: usize) -> Result<()> {
+        let count = |partition: &Value, field: &str| partition[field].as_array().map_or(0, Vec::len);
+        self.wait("all replicas are in sync", || {
+            let whole =
+                |p: &Value| count(p, "isr") == replicas && count(p, "replicas") == replicas && p["leader"].is_u64();
+            let partitions = self.partitions(topic_id)?;
+            Ok(!partitions.is_empty() && partitions.iter().all(whole))
+        })
     }
 
     /// Number of the broker that is controller.
@@ -232,8 +270,13 @@ impl Members {
 
     /// Applies a manifest in the Cluster's namespace.
     pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.apply_in(&self.namespace, manifest)
+    }
+
+    /// Applies a manifest in another namespace.
+    pub fn apply_in(&self, namespace: &str, manifest: &str) -> Result<()> {
         let file = self.file(manifest)?;
-        self.kubectl(&["apply", "--server-side", "-f", &file])?.ok()?;
+        self.api.kubectl(&["--namespace", namespace, "apply", "--server-side", "-f", &file])?.ok()?;
         Ok(())
     }
 

@@ -59,3 +59,23 @@ fn topics_are_made_changed_deleted_and_brought_back_by_the_command_line() -> Res
     ensure!(members.consume(0, "orders")? == numbers(0..200), "it is back with its records");
     Ok(())
 }
+
+#[test]
+fn a_topic_in_another_namespace_is_changed_there() -> Result<()> {
+    let members = Members::start(1)?;
+    let shop = format!("{}-shop", members.namespace());
+    let allow = r#"{"spec":{"allowedTopicNamespaces":["*"]}}"#;
+    members.kubectl(&["patch", "cluster", "main", "--type=merge", "-p", allow])?.ok()?;
+    members.kubectl(&["create", "namespace", &shop])?.ok()?;
+    let topic = format!(
+        "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata: {{name: carts}}\n\
+         spec: {{clusterRef: {{name: main, namespace: {}}}, partitions: 2}}\n",
+        members.namespace()
+    );
+    members.apply_in(&shop, &topic)?;
+    members.wait("it is served", || Ok(names(&members, 0, "")? == ["carts"]))?;
+    members.cli(0, "topic alter carts --partitions 3", "")?.ok()?;
+    let partitions = members.kubectl(&["get", "topic", "carts", "-n", &shop, "-o", "jsonpath={.spec.partitions}"])?;
+    ensure!(partitions.ok()? == "3", "the object is what was changed");
+    Ok(())
+}

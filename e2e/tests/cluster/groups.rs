@@ -13,11 +13,11 @@ use crate::numbers;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn group(members: &Members, broker: usize) -> Result<Value> {
+pub(super) fn group(members: &Members, broker: usize) -> Result<Value> {
     Ok(serde_json::from_str(&members.cli(broker, "group describe g -o json", "")?.ok()?)?)
 }
 
-fn wait_read(members: &Members, broker: usize, records: i64) -> Result<()> {
+pub(super) fn wait_read(members: &Members, broker: usize, records: i64) -> Result<()> {
     members.wait("all is read and committed", || {
         let Ok(group) = group(members, broker) else { return Ok(false) };
         let committed = group["partitions"].as_array().into_iter().flatten().filter_map(|p| p["committed"].as_i64());
@@ -25,8 +25,8 @@ fn wait_read(members: &Members, broker: usize, records: i64) -> Result<()> {
     })
 }
 
-fn ends(members: &Members) -> Result<BTreeMap<i32, i64>> {
-    let offsets: Value = serde_json::from_str(&members.cli(0, "offsets orders -o json", "")?.ok()?)?;
+pub(super) fn ends(members: &Members, broker: usize) -> Result<BTreeMap<i32, i64>> {
+    let offsets: Value = serde_json::from_str(&members.cli(broker, "offsets orders -o json", "")?.ok()?)?;
     let end = |o: &Value| Some((i32::try_from(o["partition"].as_i64()?).ok()?, o["end"].as_i64()?));
     Ok(offsets.as_array().context("offsets")?.iter().filter_map(end).collect())
 }
@@ -49,7 +49,7 @@ fn a_group_goes_on_where_it_was_when_its_coordinator_is_killed() -> Result<()> {
     }
     members.cli(0, "produce orders", &numbers(0..1_000).join("\n"))?.ok()?;
     wait_read(&members, 0, 1_000)?;
-    let first = ends(&members)?;
+    let first = ends(&members, 0)?;
     for broker in 0..3 {
         let listed: Value = serde_json::from_str(&members.cli(broker, "group list -o json", "")?.ok()?)?;
         ensure!(listed[0]["group"] == "g", "broker {broker} lists {listed}");
@@ -65,7 +65,7 @@ fn a_group_goes_on_where_it_was_when_its_coordinator_is_killed() -> Result<()> {
     members.cli(0, "produce orders", &numbers(1_000..2_000).join("\n"))?.ok()?;
     wait_read(&members, (coordinator + 1) % 3, 2_000)?;
     let diaries: Vec<Diary> = consumers.into_iter().map(|c| c.end(Signal::TERM)).collect::<Result<_>>()?;
-    let verdict = judge(&diaries, &ends(&members)?)?;
+    let verdict = judge(&diaries, &ends(&members, 0)?)?;
     ensure!(verdict.missing.is_empty(), "never processed: {:?}", verdict.missing);
     let again = verdict.again.iter().filter(|(partition, offset)| first.get(partition).is_some_and(|end| offset < end));
     ensure!(again.count() == 0, "committed before the kill and processed again: {:?}", verdict.again);

@@ -6,6 +6,7 @@ mod groups;
 mod identity;
 mod quiet;
 mod recover;
+mod replication;
 mod topics;
 
 use std::time::{Duration, Instant};

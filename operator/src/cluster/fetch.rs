@@ -14,6 +14,7 @@ use taffrail_crds::{Cluster, ClusterState, PartitionSlice};
 use super::{key_of, labels};
 use crate::context::Context;
 use crate::error::{Cause, code};
+use crate::replicas::is_fragile;
 use crate::topic::accept::ACCEPTED;
 
 /// What a Cluster's fate depends on.
@@ -55,16 +56,6 @@ impl Fetched {
     pub fn facts(&self) -> Facts {
         Facts { namespaces: self.namespaces.clone(), fragile: is_fragile(&self.slices), monitors: self.monitors }
     }
-}
-
-/// Whether a partition that has more than one replica has no leader, or is at its min ISR or below: then no broker may go by
-/// somebody's will. A partition of one replica is away with its broker in any case.
-fn is_fragile(slices: &[PartitionSlice]) -> bool {
-    let live = slices.iter().filter(|slice| slice.spec.tombstone.is_none());
-    live.flat_map(|slice| &slice.spec.partitions).any(|partition| {
-        let at_least = usize::try_from(partition.min_in_sync_replicas).unwrap_or(0);
-        partition.replicas.len() > 1 && (partition.leader.is_none() || partition.isr.len() <= at_least)
-    })
 }
 
 /// Reads it.

@@ -1,13 +1,18 @@
 //! Which broker is restarted next. Pure, and led by what is there: a restart that was begun is not remembered, a newer
 //! template simply makes other pods out of date.
+//!
+//! A broker that serves is restarted when all others serve and its partitions can do without it ([`held_by`]): so no restart
+//! takes a partition below its min ISR, and none adds to what another has left behind.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use taffrail_crds::PartitionSlice;
 
 use super::labels;
+use crate::replicas::held_by;
 
 /// Label that the StatefulSet's controller puts on pods: the template they are made of.
 const REVISION: &str = "controller-revision-hash";
@@ -71,6 +76,14 @@ impl BrokerPod {
             started: Started::of(pod.annotations(), image),
         })
     }
+
+    /// Why it has to be restarted, and what it waits for besides its turn.
+    fn pending(&self, new: &Started, slices: &[PartitionSlice]) -> Pending {
+        let why = self.started.reason(new);
+        let held = held_by(self.broker, slices).filter(|_| self.ready);
+        let reason = held.map_or_else(|| why.clone(), |held| format!("{why}; it waits, as {held}"));
+        Pending { broker: self.broker, reason }
+    }
 }
 
 impl Started {
@@ -108,20 +121,31 @@ pub fn newest_revision(set: &StatefulSet) -> Option<&str> {
     status.update_revision.as_deref().filter(|revision| seen && !revision.is_empty())
 }
 
-/// One broker at a time, one that does not serve anyway first, and a serving one only while all others serve.
+/// The template that pods are to be made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Template<'a> {
+    /// Its name.
+    pub revision: &'a str,
+    /// With what pods of it are started.
+    pub started: &'a Started,
+}
+
+/// One broker at a time, one that does not serve anyway first, and a serving one only while all others serve and its
+/// partitions, of which the slices tell, can do without it.
 ///
 /// `wanted` brokers shall be there; pods of a higher number are about to go.
-pub fn next_step(pods: &[BrokerPod], wanted: i32, revision: &str, new: &Started) -> Plan {
+pub fn next_step(pods: &[BrokerPod], wanted: i32, new: Template<'_>, slices: &[PartitionSlice]) -> Plan {
     let mut staying: Vec<_> = pods.iter().filter(|pod| pod.broker < wanted).collect();
     staying.sort_by_key(|pod| pod.broker);
-    let outdated = || staying.iter().copied().filter(|pod| pod.revision != revision && !pod.leaving);
-    let pending = outdated().map(|pod| Pending { broker: pod.broker, reason: pod.started.reason(new) }).collect();
+    let outdated = || staying.iter().copied().filter(|pod| pod.revision != new.revision && !pod.leaving);
+    let is_free = |pod: &&BrokerPod| held_by(pod.broker, slices).is_none();
+    let pending = outdated().map(|pod| pod.pending(new.started, slices)).collect();
     let complete = i32::try_from(staying.len()).is_ok_and(|count| count >= wanted);
     let calm = complete && staying.iter().all(|pod| !pod.leaving);
     let restart = match outdated().find(|pod| !pod.ready) {
         // It serves nobody: whatever made it so, the new template may heal it.
         Some(pod) if staying.iter().all(|pod| !pod.leaving) => Some(pod.broker),
-        None if calm && staying.iter().all(|pod| pod.ready) => outdated().map(|pod| pod.broker).next(),
+        None if calm && staying.iter().all(|pod| pod.ready) => outdated().find(is_free).map(|pod| pod.broker),
         _ => None,
     };
     Plan { pending, restart }
@@ -129,6 +153,8 @@ pub fn next_step(pods: &[BrokerPod], wanted: i32, revision: &str, new: &Started)
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// `0ro`: broker 0, ready, of the old template. `u`: not ready; `n`: of the new template; `x`: being deleted.
@@ -141,6 +167,43 @@ mod tests {
             started: Started::default(),
         };
         text.split_whitespace().map(pod).collect()
+    }
+
+    fn step(pods: &[BrokerPod], revision: &str, slices: &[PartitionSlice]) -> Plan {
+        next_step(pods, 3, Template { revision, started: &Started::default() }, slices)
+    }
+
+    /// A partition on brokers 0, 1 and 2, of which some are in sync.
+    fn slice(in_sync: &[i32]) -> PartitionSlice {
+        let isr: Vec<_> = in_sync.iter().map(|broker| json!({"broker": broker, "incarnation": 1})).collect();
+        let partition = json!({
+            "index": 0, "replicas": [0, 1, 2], "leader": in_sync[0], "leaderEpoch": 1, "partitionEpoch": 1, "isr": isr,
+            "minInSyncReplicas": 2, "replicationFactor": 3,
+        });
+        let spec = json!({
+            "clusterName": "main", "topicId": "3f2a8c1e-0000-4000-8000-00000000abcd", "topicName": "t", "firstIndex": 0,
+            "controllerEpoch": 1, "operationId": 1, "partitions": [partition],
+        });
+        PartitionSlice::new("x", serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_broker_that_serves_waits_until_its_partitions_can_do_without_it() {
+        for (text, in_sync, expected) in [
+            ("0rn 1ro 2ro", &[0, 1, 2][..], Some(1)),
+            // Broker 0 has come back and not caught up.
+            ("0rn 1ro 2ro", &[1, 2], None),
+            // The one that is behind may go first.
+            ("0rn 1ro 2ro", &[0, 1], Some(2)),
+            // One that does not serve is restarted in any case: the new template may be what heals it.
+            ("0rn 1uo 2ro", &[1, 2], Some(1)),
+        ] {
+            assert_eq!(step(&pods(text), "new", &[slice(in_sync)]).restart, expected, "{text} {in_sync:?}");
+        }
+        let plan = step(&pods("0rn 1ro 2uo"), "new", &[slice(&[1, 2])]);
+        let reasons: Vec<_> = plan.pending.iter().map(|pending| pending.reason.as_str()).collect();
+        let why = "its pod's template has changed";
+        assert_eq!(reasons, [&format!("{why}; it waits, as partition 0 of t has 2 of 3 replicas in sync"), why]);
     }
 
     #[test]
@@ -160,7 +223,7 @@ mod tests {
             ("0ro 1ro 2ro 3uo", Some(0), 3),
             ("", None, 0),
         ] {
-            let plan = next_step(&pods(text), 3, "new", &Started::default());
+            let plan = step(&pods(text), "new", &[]);
             assert_eq!((plan.restart, plan.pending.len()), (expected, pending), "{text}");
         }
     }
@@ -169,10 +232,10 @@ mod tests {
     fn a_newer_template_supersedes_the_one_that_is_rolled_out() {
         // Broker 0 has the template that was rolled out when a newer one came, and does not start with it.
         let mut pods = pods("0un 1ro 2ro");
-        assert_eq!(next_step(&pods, 3, "new", &Started::default()).restart, None);
-        assert_eq!(next_step(&pods, 3, "newer", &Started::default()).restart, Some(0));
+        assert_eq!(step(&pods, "new", &[]).restart, None);
+        assert_eq!(step(&pods, "newer", &[]).restart, Some(0));
         pods[0].ready = true;
-        assert_eq!(next_step(&pods, 3, "newer", &Started::default()).restart, Some(0));
+        assert_eq!(step(&pods, "newer", &[]).restart, Some(0));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::rollout::BrokerPod;
 use super::validate::{Problem, Validated};
 use super::{Outcome, labels};
 use crate::error::Error;
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
 use crate::topic::status::News;
 
 /// Type of the condition that says whether all objects of the Cluster are as they are wanted.
@@ -73,7 +74,11 @@ pub fn invalid(cluster: &Cluster, problem: &Problem, now: SystemTime) -> Cluster
 /// Of a Cluster that was acted on.
 pub fn status_of(cluster: &Cluster, observed: &Observed<'_>, now: SystemTime) -> ClusterStatus {
     let Observed { fetched, validated, outcome, failures } = *observed;
-    let mut status = begin(cluster, conditions(observed), now);
+    let health = Health::of_cluster(&fetched.slices);
+    let known = cluster.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let replicas = [(UNDER_REPLICATED, health.told()), (POSSIBLE_LOSS, health.possible_loss(known))];
+    let replicas = replicas.map(|(type_, (holds, reason, message))| told(type_, holds, reason, &message));
+    let mut status = begin(cluster, conditions(observed).into_iter().chain(replicas).collect(), now);
     let set = fetched.set.as_ref().and_then(|set| set.status.as_ref());
     status.replicas = Some(set.map_or(0, |set| set.replicas));
     status.ready_replicas = Some(set.and_then(|set| set.ready_replicas).unwrap_or(0));
@@ -256,6 +261,11 @@ pub fn events(old: &ClusterStatus, new: &ClusterStatus) -> Vec<News> {
     }
     if let Some(failed) = changed(APPLIED).filter(|condition| condition.status == ConditionStatus::False) {
         news.push(News { warning: true, reason: failed.reason, note: failed.message });
+    }
+    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN)] {
+        if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
+            news.push(News { warning: true, reason: told.reason, note: told.message });
+        }
     }
     let waiting = |status: &ClusterStatus| status.pending_restarts.len();
     if waiting(old) == 0 && waiting(new) > 0 {

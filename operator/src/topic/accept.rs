@@ -76,7 +76,7 @@ pub fn judge(topic: &Topic, around: &Surroundings) -> Verdict {
         Ok(identity) => verdict.accepted = Some(identity),
         Err(refusal) => return Verdict { refused: Some(refusal), ..verdict },
     }
-    verdict.refused = is_possible(topic, around).err();
+    verdict.refused = is_possible(topic, cluster, &around.slices).err();
     if topic_id(topic).is_none() && verdict.refused.is_some() {
         verdict.accepted = None;
     }
@@ -177,8 +177,8 @@ fn taken<T>(id: &str, user: &Topic) -> Result<T, Refusal> {
 }
 
 /// Whether what it asks for can be done with what is there.
-fn is_possible(topic: &Topic, around: &Surroundings) -> Result<(), Refusal> {
-    let present: usize = around.slices.iter().map(|slice| slice.spec.partitions.len()).sum();
+fn is_possible(topic: &Topic, cluster: &Cluster, slices: &[PartitionSlice]) -> Result<(), Refusal> {
+    let present: usize = slices.iter().map(|slice| slice.spec.partitions.len()).sum();
     let present = i32::try_from(present).unwrap_or(i32::MAX);
     if present > topic.spec.partitions {
         let message = format!(
@@ -186,7 +186,34 @@ fn is_possible(topic: &Topic, around: &Surroundings) -> Result<(), Refusal> {
         );
         return refuse("PartitionsCannotFall", message);
     }
-    Ok(())
+    can_be_replicated(topic, cluster, slices)
+}
+
+/// Whether there are brokers for its replicas, and replicas for its min ISR. What it has already it may keep, even where
+/// the Cluster asks for fewer brokers since.
+fn can_be_replicated(topic: &Topic, cluster: &Cluster, slices: &[PartitionSlice]) -> Result<(), Refusal> {
+    let replicas = topic.spec.replication_factor.unwrap_or_else(|| cluster.spec.replication_factor());
+    let brokers = cluster.spec.replicas;
+    let factors = slices.iter().flat_map(|slice| &slice.spec.partitions).map(|partition| partition.replication_factor);
+    if replicas > brokers.max(factors.max().unwrap_or(0)) {
+        let message = format!(
+            "{replicas} replicas of each partition need {replicas} brokers, and the Cluster {} has {brokers}: lower \
+             spec.replicationFactor, or raise the Cluster's spec.replicas",
+            cluster.name_any()
+        );
+        return refuse("TooFewBrokers", message);
+    }
+    match topic.spec.config.min_in_sync_replicas {
+        Some(least) if least > replicas => {
+            let message = format!(
+                "spec.config.minInSyncReplicas is {least}, and the topic has {replicas} replicas as the Cluster {} says, so \
+                 that no acks=all write could ever succeed: lower it, or set spec.replicationFactor",
+                cluster.name_any()
+            );
+            refuse("MinInSyncReplicasTooHigh", message)
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use taffrail_crds::{PartitionSlice, PartitionState, Topic, TopicStatus};
 use uuid::Uuid;
 
 use super::accept::{ACCEPTED, Identity, Verdict};
-
-/// Type of the condition that says whether partitions have fewer replicas in sync than they shall.
-pub const UNDER_REPLICATED: &str = "UnderReplicated";
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
 
 /// Reason: slices were there and are gone.
 const SLICES_LOST: &str = "SlicesLost";
@@ -30,14 +28,15 @@ pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid
     if verdict.accepted.is_some() && verdict.refused.is_none() {
         status.accepted_generation = generation;
     }
-    let mut seen = Seen::of(&verdict.slices, topic.spec.partitions);
+    let mut seen = Seen::of(verdict, topic.spec.partitions);
     let has_id = status.topic_id.is_some();
     // Partitions never disappear: fewer than there were are lost slices. The brokers' controller goes by the number.
     let made = status.partitions.filter(|_| has_id).unwrap_or(0);
     seen.lost = (made - seen.present).max(0);
     status.partitions = has_id.then_some(seen.present.max(made));
     status.ready_partitions = has_id.then_some(seen.ready);
-    for mut condition in conditions(verdict, &seen, topic.spec.partitions) {
+    let loss = told(POSSIBLE_LOSS, seen.health.possible_loss(&status.conditions));
+    for mut condition in conditions(verdict, &seen, topic.spec.partitions).into_iter().chain([loss]) {
         condition.observed_generation = generation;
         set_condition(&mut status.conditions, condition, now);
     }
@@ -53,21 +52,28 @@ struct Seen {
     lost: i32,
     /// Partitions that are there and have no leader, with why.
     leaderless: Vec<(i32, Option<String>)>,
-    /// The least replicas in sync of a partition.
-    in_sync: i32,
+    /// How the replicas of those that are there do.
+    health: Health,
 }
 
 impl Seen {
-    fn of(slices: &[PartitionSlice], wanted: i32) -> Self {
+    fn of(verdict: &Verdict, wanted: i32) -> Self {
+        let slices: &[PartitionSlice] = &verdict.slices;
         let partitions = || slices.iter().flat_map(|slice| &slice.spec.partitions).filter(|p| p.index < wanted);
         let is_ready = |partition: &&PartitionState| partition.leader.is_some();
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let mut health = Health::default();
+        for partition in partitions() {
+            // What is refused is not asked of the brokers.
+            let asked = if verdict.refused.is_some() { partition.replication_factor } else { verdict.replicas };
+            health.add(partition, asked, || partition.index.to_string());
+        }
         Self {
             present: count(slices.iter().map(|slice| slice.spec.partitions.len()).sum()),
             ready: count(partitions().filter(is_ready).count()),
             lost: 0,
             leaderless: partitions().filter(|p| !is_ready(p)).map(|p| (p.index, p.fault.clone())).collect(),
-            in_sync: partitions().map(|partition| count(partition.isr.len())).min().unwrap_or(0),
+            health,
         }
     }
 }
@@ -109,18 +115,14 @@ fn conditions(verdict: &Verdict, seen: &Seen, wanted: i32) -> Vec<Condition> {
     };
     let under = match &verdict.accepted {
         None => Condition::new(UNDER_REPLICATED, Unknown, "NotAccepted", ""),
-        Some(_) if seen.in_sync.max(1) < verdict.replicas => Condition::new(
-            UNDER_REPLICATED,
-            True,
-            "OneReplica",
-            format!(
-                "{} replicas are asked for; this version of the brokers keeps one of each partition",
-                verdict.replicas
-            ),
-        ),
-        Some(_) => Condition::new(UNDER_REPLICATED, False, "AsAsked", ""),
+        Some(_) => told(UNDER_REPLICATED, seen.health.told()),
     };
     vec![accepted, ready, reconciling, stalled, under]
+}
+
+fn told(type_: &str, (holds, reason, message): (bool, &str, String)) -> Condition {
+    let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+    Condition::new(type_, status, reason, message)
 }
 
 /// Whether all partitions can be written and read.
@@ -185,6 +187,11 @@ pub fn events(old: &TopicStatus, new: &TopicStatus) -> Vec<News> {
         let warning = ready.reason == "PartitionsWithoutLeader";
         if warning || ready.status == ConditionStatus::True {
             news.push(News { warning, reason: ready.reason, note: ready.message });
+        }
+    }
+    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN)] {
+        if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
+            news.push(News { warning: true, reason: told.reason, note: told.message });
         }
     }
     news

@@ -138,7 +138,7 @@ impl Router {
         let key =
             ClusterKey { namespace: slice.namespace().unwrap_or_default(), name: slice.spec.cluster_name.clone() };
         // A thousand topics change a slice each: only some say something about the Cluster.
-        let replicated = slice.spec.partitions.iter().any(|partition| partition.replicas.len() > 1);
+        let replicated = slice.spec.partitions.iter().any(|p| p.replicas.len() > 1 || p.replication_factor > 1);
         if replicated || self.is_shrinking(&key) {
             touched.push(Touch::Cluster(key));
         }

@@ -1,23 +1,40 @@
-//! Who is in sync and who leads: what becomes of a partition when brokers come, go or fail.
+//! Who is in sync and who leads: what becomes of a partition when brokers come, go or fail, and when its leader asks for other
+//! in-sync replicas.
 //!
 //! A pure function of the partition and the brokers (KIP-841: fenced brokers are never in sync; KIP-966: eligible leaders).
 //! The order of `replicas` is the order of preference.
+//!
+//! - [`propose`]: what leaders ask for;
+//! - [`recover`]: when nobody is left who is known to have every acknowledged record.
 
 use std::collections::BTreeSet;
 
-use taffrail_crds::slice::{PartitionState, Replica, UncleanRecovery};
+use taffrail_crds::slice::{PartitionState, Replica};
 use uuid::Uuid;
 
 use super::members::{Member, Members};
 
+mod propose;
+mod recover;
+
 /// The partition as it is to be now, with the epochs that the change asks for; `None`: it stays as it is.
-pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members) -> Option<PartitionState> {
+///
+/// `balance`: leadership goes back to the preferred replicas where all are in sync.
+pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members, balance: bool) -> Option<PartitionState> {
     let mut next = partition.clone();
     let view = View { topic, index: partition.index, members };
     view.refresh(&mut next);
     view.shrink(&mut next);
     view.elect(&mut next);
-    if next == *partition {
+    view.withdraw(&mut next);
+    // Whatever has changed is another state than the leader spoke of: then the higher epoch is its answer.
+    let answered = next == *partition && view.answer(&mut next);
+    view.hand_over(&mut next);
+    view.retire(&mut next);
+    if balance {
+        view.prefer(&mut next);
+    }
+    if next == *partition && !answered {
         return None;
     }
     if leadership(&next) != leadership(partition) {
@@ -30,6 +47,14 @@ pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members) -> Opt
 /// The leader in its session: another session of the same broker is another leadership.
 fn leadership(partition: &PartitionState) -> Option<Replica> {
     partition.isr.iter().copied().find(|replica| Some(replica.broker) == partition.leader)
+}
+
+/// While enough are in sync, the high watermark moves without the others: nobody else is eligible, or need be asked.
+pub(super) fn forget_others(next: &mut PartitionState) {
+    if next.isr.len() >= next.min_in_sync_replicas as usize {
+        next.elr.clear();
+        next.last_known_elr.clear();
+    }
 }
 
 struct View<'a> {
@@ -50,25 +75,15 @@ impl View<'_> {
     }
 
     /// Takes those out of the in-sync replicas that cannot be there. While too few are left to acknowledge anything, they
-    /// have every acknowledged record: they stay eligible (KIP-966).
+    /// have every acknowledged record: they stay eligible (L2).
     fn shrink(&self, next: &mut PartitionState) {
         let (isr, out): (Vec<_>, Vec<_>) = next.isr.iter().partition(|replica| self.serves(**replica));
         next.isr = isr;
-        if next.isr.len() >= next.min_in_sync_replicas as usize {
-            next.elr.clear();
-            next.last_known_elr.clear();
-            return;
-        }
         next.elr.extend(out);
+        forget_others(next);
         let (elr, lost): (Vec<_>, Vec<_>) = next.elr.iter().partition(|replica| !self.has_lost(**replica));
         next.elr = elr;
-        for replica in lost {
-            next.last_known_elr.retain(|known| known.broker != replica.broker);
-            next.last_known_elr.push(replica);
-        }
-        // Whoever is eligible again, or was the only one left and leads, needs no asking.
-        let present: BTreeSet<_> = next.isr.iter().chain(&next.elr).map(|replica| replica.broker).collect();
-        next.last_known_elr.retain(|known| !present.contains(&known.broker));
+        note_lost(next, lost);
     }
 
     fn elect(&self, next: &mut PartitionState) {
@@ -85,12 +100,12 @@ impl View<'_> {
         next.fault = if next.leader.is_some() { None } else { Some(self.fault(next)) };
     }
 
-    /// The preferred one of these replicas that can lead; one that is about to stop only if there is no other.
+    /// The preferred one of these replicas that can lead; one that is about to stop only if there is no other (I9).
     fn candidate(&self, next: &PartitionState, among: &[Replica]) -> Option<i32> {
         let able = |broker: &i32| among.iter().any(|replica| replica.broker == *broker && self.serves(*replica));
-        let stopping = |broker: &i32| self.members.get(broker).is_some_and(|member| member.stopping);
-        let (stopping, staying): (Vec<i32>, Vec<i32>) = next.replicas.iter().copied().filter(able).partition(stopping);
-        staying.first().or_else(|| stopping.first()).copied()
+        let mut able = next.replicas.iter().copied().filter(able).peekable();
+        let first = able.peek().copied();
+        able.find(|broker| !self.is_stopping(*broker)).or(first)
     }
 
     /// An eligible replica becomes the one in-sync replica: the others may lack what it has (I7).
@@ -98,64 +113,84 @@ impl View<'_> {
         let leader = self.candidate(next, &next.elr)?;
         let taken = next.elr.iter().position(|replica| replica.broker == leader)?;
         next.isr.push(next.elr.remove(taken));
-        if next.isr.len() >= next.min_in_sync_replicas as usize {
-            next.elr.clear();
-            next.last_known_elr.clear();
-        }
+        forget_others(next);
         Some(leader)
     }
 
-    /// Nobody is left who is known to have every acknowledged record. If only one replica was there at last, its log is the
-    /// longest there is, whatever it has lost; of several, all would have to be asked (L8).
-    fn recover(&self, next: &mut PartitionState) {
-        let [last] = next.last_known_elr[..] else { return };
-        let alive = self.members.get(&last.broker).filter(|member| !member.fenced && !self.is_faulty(member));
-        let nobody = next.isr.is_empty() && next.elr.is_empty();
-        let (Some(member), true, UncleanRecovery::Balanced) = (alive, nobody, next.unclean_recovery) else { return };
-        next.isr = vec![Replica { broker: last.broker, incarnation: member.incarnation }];
-        next.leader = Some(last.broker);
-        next.last_known_elr.clear();
-        next.recovering = true;
+    /// An eligible replica that its broker cannot serve is not waited for where another leads: it begins anew as a follower.
+    fn withdraw(&self, next: &mut PartitionState) {
+        if next.leader.is_none() {
+            return;
+        }
+        let is_faulty = |replica: &Replica| self.member(*replica).is_some_and(|member| self.is_faulty(member));
+        let (faulty, elr): (Vec<_>, Vec<_>) = next.elr.iter().partition(|replica| is_faulty(replica));
+        next.elr = elr;
+        note_lost(next, faulty);
+    }
+
+    /// A leader that is about to stop gives way to another in-sync replica, if one stays.
+    fn hand_over(&self, next: &mut PartitionState) {
+        if next.leader.is_some_and(|leader| self.is_stopping(leader)) {
+            next.leader = self.candidate(next, &next.isr).filter(|heir| !self.is_stopping(*heir)).or(next.leader);
+        }
+    }
+
+    /// Followers that are about to stop leave the in-sync replicas while enough are left to acknowledge without them: nobody
+    /// waits for one until its silence is noticed.
+    fn retire(&self, next: &mut PartitionState) {
+        let Some(leader) = next.leader.filter(|leader| !self.is_stopping(*leader)) else { return };
+        let stopping = next.replicas.iter().rev().filter(|broker| **broker != leader && self.is_stopping(**broker));
+        for broker in stopping {
+            if next.isr.len() > next.min_in_sync_replicas as usize {
+                next.isr.retain(|replica| replica.broker != *broker);
+            }
+        }
+    }
+
+    /// The first of the replicas leads, if all are in sync.
+    fn prefer(&self, next: &mut PartitionState) {
+        let all = next.isr.len() == next.replicas.len();
+        let preferred = next.replicas.first().filter(|broker| !self.is_stopping(**broker));
+        if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
+            next.leader = Some(*preferred);
+        }
     }
 
     fn serves(&self, replica: Replica) -> bool {
-        let member = self.members.get(&replica.broker);
-        member.is_some_and(|member| {
-            !member.fenced && member.incarnation == replica.incarnation && !self.is_faulty(member)
-        })
+        self.member(replica).is_some_and(|member| !member.fenced && !self.is_faulty(member))
     }
 
-    /// Its broker has come back and does not vouch for it.
+    /// Its broker, if that is in the very session.
+    fn member(&self, replica: Replica) -> Option<&Member> {
+        self.members.get(&replica.broker).filter(|member| member.incarnation == replica.incarnation)
+    }
+
+    /// Its broker has come back and does not vouch for it. A session that is newer than the registration that is seen says only
+    /// that the watch is behind: the registration and the slice are objects of their own.
     fn has_lost(&self, replica: Replica) -> bool {
-        self.members.get(&replica.broker).is_some_and(|member| member.incarnation != replica.incarnation)
+        self.members.get(&replica.broker).is_some_and(|member| member.incarnation > replica.incarnation)
     }
 
     fn is_faulty(&self, member: &Member) -> bool {
         member.faults.contains_key(&(self.topic, self.index))
     }
 
-    fn fault(&self, next: &PartitionState) -> String {
-        let waits_for = next.elr.iter().chain(&next.last_known_elr).map(|replica| replica.broker);
-        let mut reasons: Vec<_> = waits_for.map(|broker| self.reason(broker, next)).collect();
-        reasons.dedup();
-        let text = if reasons.is_empty() { "no replica is left".to_owned() } else { reasons.join("; ") };
-        text.chars().take(1_000).collect()
-    }
-
-    fn reason(&self, broker: i32, next: &PartitionState) -> String {
-        match self.members.get(&broker) {
-            None => format!("broker {broker} is not registered"),
-            Some(member) => match member.faults.get(&(self.topic, self.index)) {
-                Some(fault) => format!("broker {broker}: {fault}"),
-                None if member.fenced => format!("broker {broker} does not answer"),
-                None if next.unclean_recovery == UncleanRecovery::None => format!(
-                    "broker {broker} stopped without notice and may have lost acknowledged records, and uncleanRecovery is None"
-                ),
-                None => format!("broker {broker} may lack acknowledged records that another replica has"),
-            },
-        }
+    fn is_stopping(&self, broker: i32) -> bool {
+        self.members.get(&broker).is_some_and(|member| member.stopping)
     }
 }
 
+/// These were eligible last: they are asked when nobody else is left. Whoever is in sync or eligible need not be.
+fn note_lost(next: &mut PartitionState, lost: Vec<Replica>) {
+    for replica in lost {
+        next.last_known_elr.retain(|known| known.broker != replica.broker);
+        next.last_known_elr.push(replica);
+    }
+    let present: BTreeSet<_> = next.isr.iter().chain(&next.elr).map(|replica| replica.broker).collect();
+    next.last_known_elr.retain(|known| !present.contains(&known.broker));
+}
+
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

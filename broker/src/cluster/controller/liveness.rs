@@ -4,12 +4,15 @@
 //! just begun to act waits a whole session before it takes silence for death: it may have been deaf before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use taffrail_crds::BrokerSpec;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::members::{Member, Members};
+use super::members::{LogEnd, Member, Members};
+use crate::replication::proposals::ByPartition;
 
 /// What a broker said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,10 @@ pub struct Beat {
     pub faults: BTreeMap<(Uuid, i32), String>,
     /// Partitions that it was elected for without proof, and whose log it has found and serves.
     pub recovered: BTreeSet<(Uuid, i32)>,
+    /// In-sync replicas that it asks for where it leads.
+    pub proposals: ByPartition,
+    /// Where its logs end of partitions that nobody leads and that name it as one of those that were eligible last.
+    pub ends: BTreeMap<(Uuid, i32), LogEnd>,
 }
 
 /// What was heard, and when, by a clock that only goes forward.
@@ -29,6 +36,7 @@ pub struct Beat {
 pub struct Liveness {
     session: Duration,
     heard: BTreeMap<i32, (Duration, Beat)>,
+    news: Arc<Notify>,
 }
 
 /// Whether a broker's registration says what is so.
@@ -45,7 +53,7 @@ pub enum Fencing {
 impl Liveness {
     /// A broker is dead after so much silence.
     pub fn new(session: Duration) -> Self {
-        Self { session, heard: BTreeMap::new() }
+        Self { session, heard: BTreeMap::new(), news: Arc::default() }
     }
 
     /// After how much silence a broker is dead.
@@ -53,12 +61,21 @@ impl Liveness {
         self.session
     }
 
+    /// Told when a broker says something else than before.
+    pub fn news(&self) -> Arc<Notify> {
+        self.news.clone()
+    }
+
     /// A broker was heard now.
     pub fn hear(&mut self, broker: i32, beat: Beat, now: Duration) {
-        let newer = self.heard.get(&broker).is_none_or(|(_, last)| last.incarnation <= beat.incarnation);
-        if newer {
-            self.heard.insert(broker, (now, beat));
+        let last = self.heard.get(&broker).map(|(_, last)| last);
+        if last.is_some_and(|last| last.incarnation > beat.incarnation) {
+            return;
         }
+        if last != Some(&beat) {
+            self.news.notify_one();
+        }
+        self.heard.insert(broker, (now, beat));
     }
 
     /// What is to become of a registration, for one that acts since `acting`.
@@ -81,6 +98,8 @@ impl Liveness {
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
                 member.recovered.clone_from(&beat.recovered);
+                member.proposals.clone_from(&beat.proposals);
+                member.ends.clone_from(&beat.ends);
             }
             (spec.id, member)
         };

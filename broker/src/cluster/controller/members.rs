@@ -6,6 +6,22 @@ use taffrail_crds::BrokerSpec;
 use taffrail_crds::slice::Replica;
 use uuid::Uuid;
 
+use crate::replication::proposals::ByPartition;
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The newest leader epoch in it; −1: none.
+    pub epoch: i32,
+    /// The offset after its last record.
+    pub end: i64,
+}
+
+impl LogEnd {
+    /// Of a log that has nothing.
+    pub const NONE: Self = Self { epoch: -1, end: 0 };
+}
+
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -25,6 +41,10 @@ pub struct Member {
     pub faults: BTreeMap<(Uuid, i32), String>,
     /// Partitions that it was elected for without proof, and whose log it has found and serves.
     pub recovered: BTreeSet<(Uuid, i32)>,
+    /// What it asks for where it leads.
+    pub proposals: ByPartition,
+    /// Where its logs end of partitions that nobody leads, if it is asked.
+    pub ends: BTreeMap<(Uuid, i32), LogEnd>,
 }
 
 impl Member {
@@ -39,6 +59,8 @@ impl Member {
             zone: spec.zone.clone(),
             faults: BTreeMap::new(),
             recovered: BTreeSet::new(),
+            proposals: ByPartition::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -72,6 +94,8 @@ pub(super) mod tests {
             zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
             faults: BTreeMap::new(),
             recovered: BTreeSet::new(),
+            proposals: ByPartition::new(),
+            ends: BTreeMap::new(),
         };
         (0..count).map(|id| (id, member(id))).collect()
     }

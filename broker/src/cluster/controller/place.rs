@@ -1,8 +1,8 @@
-//! Where new partitions go: those of a topic evenly over brokers, and all together too; replicas of one over zones.
+//! Where replicas go: those of a topic evenly over brokers, and all together too; those of one partition over zones.
 
 use std::collections::BTreeMap;
 
-use super::members::{Members, can_take};
+use super::members::{Member, Members};
 
 /// What brokers have already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,44 +26,111 @@ impl Load {
         }
     }
 
+    fn add_follower(&mut self, broker: i32) {
+        self.by_broker.entry(broker).or_default().replicas += 1;
+    }
+
+    fn remove_follower(&mut self, broker: i32) {
+        let share = self.by_broker.entry(broker).or_default();
+        share.replicas = share.replicas.saturating_sub(1);
+    }
+
     fn of(&self, broker: i32) -> Share {
         self.by_broker.get(&broker).copied().unwrap_or_default()
     }
 }
 
-/// Brokers for one more partition of a topic, the preferred leader first, and counts it in what they have of the topic and
-/// of all. `None`: not enough brokers can take one.
-///
-/// The leader is the broker that leads least of the topic, and of those the one that leads least. Each further replica goes to a zone that has none yet where there is one, and
-/// there to the broker with the least replicas. Among equals the lowest number wins, so that equal input places equally.
-pub fn place(topic: &mut Load, all: &mut Load, members: &Members, replication_factor: usize) -> Option<Vec<i32>> {
-    let mut left: Vec<_> = members.values().filter(|member| can_take(member)).collect();
-    let mut replicas = Vec::with_capacity(replication_factor);
-    let mut zones: Vec<Option<&str>> = Vec::new();
-    while replicas.len() < replication_factor {
-        let best = left.iter().enumerate().min_by_key(|(_, member)| {
-            let (of_topic, of_all) = (topic.of(member.id), all.of(member.id));
-            let zone = zones.iter().filter(|zone| **zone == member.zone.as_deref()).count();
-            let leads = if replicas.is_empty() { (of_topic.leaders, of_all.leaders) } else { (0, 0) };
+/// Who can take replicas, and what all brokers have of all topics.
+#[derive(Debug)]
+pub struct Room<'a> {
+    members: &'a Members,
+    takers: Vec<&'a Member>,
+    load: Load,
+}
+
+impl<'a> Room<'a> {
+    /// Of these brokers `takers` can take something.
+    pub fn new(members: &'a Members, takers: Vec<&'a Member>, load: Load) -> Self {
+        Self { members, takers, load }
+    }
+
+    /// Brokers for one more partition of a topic, the preferred leader first, and counts it in what they have of the topic and
+    /// of all. `None`: not enough brokers can take one.
+    ///
+    /// The leader is the broker that leads least of the topic, and of those the one that leads least. Each further replica goes
+    /// to a zone that has none yet where there is one, and there to the broker with the least replicas. Among equals the lowest
+    /// number wins, so that equal input places equally.
+    pub fn place(&mut self, topic: &mut Load, replication_factor: usize) -> Option<Vec<&'a Member>> {
+        let mut replicas = Vec::with_capacity(replication_factor);
+        while replicas.len() < replication_factor {
+            let taken: Vec<_> = replicas.iter().map(|member: &&Member| member.id).collect();
+            replicas.push(self.best(topic, &taken)?);
+        }
+        let ids: Vec<_> = replicas.iter().map(|member| member.id).collect();
+        topic.add(&ids);
+        self.load.add(&ids);
+        Some(replicas)
+    }
+
+    /// A broker for one more replica of a partition that has these, and counts it. `None`: no other broker can take one.
+    pub fn add(&mut self, topic: &mut Load, replicas: &[i32]) -> Option<i32> {
+        let chosen = self.best(topic, replicas)?.id;
+        topic.add_follower(chosen);
+        self.load.add_follower(chosen);
+        Some(chosen)
+    }
+
+    /// Which of `candidates`, which are among the replicas of a partition, it can best do without, and counts it out: one whose
+    /// broker takes nothing new, or shares its zone with another, or has most.
+    pub fn remove(&mut self, topic: &mut Load, replicas: &[i32], candidates: &[i32]) -> Option<i32> {
+        let takes = |broker: i32| self.takers.iter().any(|member| member.id == broker);
+        let key = |(place, broker): &(usize, &i32)| {
+            let load = (topic.of(**broker).replicas, self.load.of(**broker).replicas);
+            (!takes(**broker), self.in_zone(self.zone(**broker), replicas), load, *place)
+        };
+        let chosen = *candidates.iter().enumerate().max_by_key(key)?.1;
+        topic.remove_follower(chosen);
+        self.load.remove_follower(chosen);
+        Some(chosen)
+    }
+
+    fn best(&self, topic: &Load, taken: &[i32]) -> Option<&'a Member> {
+        let left = self.takers.iter().filter(|member| !taken.contains(&member.id));
+        let best = left.min_by_key(|member| {
+            let (of_topic, of_all) = (topic.of(member.id), self.load.of(member.id));
+            let leads = if taken.is_empty() { (of_topic.leaders, of_all.leaders) } else { (0, 0) };
+            let zone = self.in_zone(member.zone.as_deref(), taken);
             (zone, leads, of_topic.replicas, of_all.replicas, member.id)
         });
-        let chosen = left.swap_remove(best?.0);
-        zones.push(chosen.zone.as_deref());
-        replicas.push(chosen.id);
+        best.copied()
     }
-    topic.add(&replicas);
-    all.add(&replicas);
-    Some(replicas)
+
+    fn zone(&self, broker: i32) -> Option<&str> {
+        self.members.get(&broker)?.zone.as_deref()
+    }
+
+    fn in_zone(&self, zone: Option<&str>, brokers: &[i32]) -> usize {
+        brokers.iter().filter(|broker| self.zone(**broker) == zone).count()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::members::can_take;
     use super::super::members::tests::members;
     use super::*;
 
+    fn room(members: &Members, load: Load) -> Room<'_> {
+        Room::new(members, members.values().filter(|member| can_take(member)).collect(), load)
+    }
+
+    fn ids(placed: Option<Vec<&Member>>) -> Vec<i32> {
+        placed.unwrap().into_iter().map(|member| member.id).collect()
+    }
+
     fn placed(count: usize, factor: usize, members: &Members) -> Vec<Vec<i32>> {
-        let (mut topic, mut all) = (Load::default(), Load::default());
-        (0..count).map(|_| place(&mut topic, &mut all, members, factor).unwrap()).collect()
+        let (mut topic, mut room) = (Load::default(), room(members, Load::default()));
+        (0..count).map(|_| ids(room.place(&mut topic, factor))).collect()
     }
 
     #[test]
@@ -93,21 +160,45 @@ mod tests {
         members.get_mut(&1).unwrap().fenced = true;
         members.get_mut(&2).unwrap().stopping = true;
         assert!(placed(20, 2, &members).iter().flatten().all(|id| [0, 3].contains(id)));
-        assert_eq!(place(&mut Load::default(), &mut Load::default(), &members, 3), None);
+        assert_eq!(room(&members, Load::default()).place(&mut Load::default(), 3), None);
     }
 
     #[test]
     fn a_new_broker_is_filled_first() {
         let mut load = Load::default();
         (0..10).for_each(|_| load.add(&[0]));
-        assert_eq!(place(&mut Load::default(), &mut load, &members(2), 1), Some(vec![1]));
+        assert_eq!(ids(room(&members(2), load).place(&mut Load::default(), 1)), [1]);
     }
 
     #[test]
     fn a_topic_is_spread_though_the_others_are_not() {
-        let (mut topic, mut all) = (Load::default(), Load::default());
+        let (mut topic, mut all, members) = (Load::default(), Load::default(), members(2));
         (0..10).for_each(|_| all.add(&[0]));
-        let leaders: Vec<_> = (0..4).filter_map(|_| place(&mut topic, &mut all, &members(2), 1)).flatten().collect();
+        let mut room = room(&members, all);
+        let leaders: Vec<_> = (0..4).flat_map(|_| ids(room.place(&mut topic, 1))).collect();
         assert_eq!(leaders, [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_partition_grows_into_zones_that_it_is_not_in() {
+        let members = members(6);
+        let (mut topic, mut room) = (Load::default(), room(&members, Load::default()));
+        // 0 and 3 are in zone a, 1 and 4 in b, 2 and 5 in c.
+        assert_eq!(room.add(&mut topic, &[0]), Some(1));
+        assert_eq!(room.add(&mut topic, &[0, 1]), Some(2));
+        assert_eq!(room.add(&mut topic, &[0]), Some(4), "1 has one already");
+        assert_eq!(room.add(&mut topic, &[0, 1, 2, 3, 4, 5]), None);
+    }
+
+    #[test]
+    fn a_partition_does_without_who_takes_nothing_new_or_shares_a_zone_or_has_most() {
+        let mut members = members(6);
+        let mut topic = Load::default();
+        topic.add(&[0, 1, 2]);
+        let all = topic.clone();
+        assert_eq!(room(&members, all.clone()).remove(&mut topic.clone(), &[0, 1, 2, 5], &[1, 2, 5]), Some(2));
+        assert_eq!(room(&members, all.clone()).remove(&mut topic.clone(), &[0, 1, 5], &[1, 5]), Some(1));
+        members.get_mut(&5).unwrap().stopping = true;
+        assert_eq!(room(&members, all).remove(&mut topic, &[0, 1, 5], &[1, 5]), Some(5));
     }
 }

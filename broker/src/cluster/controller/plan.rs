@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use taffrail_crds::cluster_state::{InternalTopic, MAX_TOPICS};
 use taffrail_crds::id::Id;
+use taffrail_crds::topic::TopicConfig;
 use taffrail_crds::{BrokerSpec, ClusterStateSpec, PartitionSliceSpec};
 use uuid::Uuid;
 
 use super::elect::settle;
 use super::liveness::{Fencing, Liveness};
-use super::members::{Members, can_take};
-use super::place::Load;
+use super::members::{Member, Members, can_take};
+use super::place::{Load, Room};
 use super::slices::{Unplaced, Wanted, slices};
 use crate::cluster::purge::is_over;
 use crate::coordinator::groups;
@@ -29,12 +30,15 @@ pub type Slices<'a> = BTreeMap<(Uuid, i32), &'a PartitionSliceSpec>;
 /// controller before.
 const PLACEMENT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Replicas of the partitions of internal topics, if there are so many brokers.
+const INTERNAL_REPLICAS: i32 = 3;
+
 /// What a plan is made of.
 pub struct Facts<'a> {
     /// Name of the cluster.
     pub cluster: &'a str,
-    /// How many brokers there shall be.
-    pub replicas: i32,
+    /// How many brokers there shall be; `None`: the Cluster is not there, and nothing is placed or moved until it is.
+    pub replicas: Option<i32>,
     /// What the cluster remembers.
     pub state: &'a ClusterStateSpec,
     /// The registered brokers.
@@ -45,6 +49,8 @@ pub struct Facts<'a> {
     pub topics: Vec<Wanted>,
     /// What was heard of brokers.
     pub liveness: &'a Liveness,
+    /// Leadership goes back to the preferred replicas now, where all are in sync.
+    pub balance: bool,
     /// Since when this controller acts, by the clock of `liveness`.
     pub acting: Duration,
     /// Now, by that clock.
@@ -102,7 +108,7 @@ fn settle_all(facts: &Facts<'_>, members: &Members) -> BTreeMap<(Uuid, i32), Par
     for (key, slice) in facts.slices.iter().filter(|(_, slice)| slice.tombstone.is_none()) {
         let mut next: Option<PartitionSliceSpec> = None;
         for (place, partition) in slice.partitions.iter().enumerate() {
-            if let Some(settled) = settle(key.0, partition, members) {
+            if let Some(settled) = settle(key.0, partition, members, facts.balance) {
                 next.get_or_insert_with(|| (*slice).clone()).partitions[place] = settled;
             }
         }
@@ -117,27 +123,20 @@ fn place_all(
     members: &Members,
     changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
 ) -> Vec<(String, Unplaced)> {
-    // Brokers above the number that there shall be are about to go.
-    let staying: Members = members.range(..facts.replicas).map(|(id, member)| (*id, member.clone())).collect();
-    let members = &staying;
-    let able = members.values().filter(|member| can_take(member)).count();
-    let expected = facts.replicas.max(0) as usize;
-    let patience = if members.len() < expected { PLACEMENT_PATIENCE } else { facts.liveness.session() };
-    let patient = facts.now.saturating_sub(facts.acting) < patience;
-    let nobody = Members::new();
-    let members = if patient && able < expected { &nobody } else { members };
     let mut load = Load::default();
     let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
     partitions.for_each(|partition| load.add(&partition.replicas));
+    let takers = takers(facts, members);
+    let internal: Vec<_> = internal(facts, takers.len()).collect();
+    let mut room = Room::new(members, takers, load);
     let mut unplaced = Vec::new();
-    let internal: Vec<_> = internal(facts.state).collect();
     for wanted in facts.topics.iter().chain(&internal) {
         let registered = facts.state.topics.contains_key(&Id(wanted.id));
         let of_topic = (wanted.id, 0)..=(wanted.id, i32::MAX);
         let mut present: BTreeMap<_, _> =
             facts.slices.range(of_topic.clone()).map(|(key, slice)| (key.1, *slice)).collect();
         present.extend(changed.range(of_topic).map(|(key, slice)| (key.1, slice)));
-        match slices(facts.cluster, wanted, &present, registered, members, &mut load) {
+        match slices(facts.cluster, wanted, &present, registered, &mut room) {
             Ok(slices) => changed.extend(slices.into_iter().map(|slice| ((wanted.id, slice.first_index), slice))),
             Err(reason) => unplaced.push((wanted.name.clone(), reason)),
         }
@@ -145,15 +144,35 @@ fn place_all(
     unplaced
 }
 
-/// The internal topics, which no object asks for.
-fn internal(state: &ClusterStateSpec) -> impl Iterator<Item = Wanted> {
-    state.internal_topics.iter().map(|topic| Wanted {
-        id: topic.topic_id.0,
-        name: topic.name.clone(),
-        partitions: topic.partitions,
-        made: 0,
-        min_in_sync_replicas: 1,
-        tombstone: None,
+/// Brokers that can take replicas now: none while some are missing for which it pays to wait.
+fn takers<'a>(facts: &Facts<'_>, members: &'a Members) -> Vec<&'a Member> {
+    // Brokers above the number that there shall be are about to go.
+    let expected = facts.replicas.unwrap_or(0).max(0);
+    let staying = || members.range(..expected).map(|(_, member)| member);
+    let able: Vec<_> = staying().filter(|member| can_take(member)).collect();
+    let expected = expected as usize;
+    let patience = if staying().count() < expected { PLACEMENT_PATIENCE } else { facts.liveness.session() };
+    let patient = facts.now.saturating_sub(facts.acting) < patience;
+    if patient && able.len() < expected { Vec::new() } else { able }
+}
+
+/// The internal topics, which no object asks for. They are made with fewer replicas if not all brokers are there, of which so
+/// many can take one, and get the others later: groups shall not wait for a broker that does not come.
+fn internal(facts: &Facts<'_>, able: usize) -> impl Iterator<Item = Wanted> {
+    let full = facts.replicas.unwrap_or(1).clamp(1, INTERNAL_REPLICAS);
+    facts.state.internal_topics.iter().map(move |topic| {
+        let is_there = facts.slices.contains_key(&(topic.topic_id.0, 0));
+        let replication_factor = if is_there { full } else { full.min(able.max(1) as i32) };
+        Wanted {
+            id: topic.topic_id.0,
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+            made: 0,
+            replication_factor,
+            min_in_sync_replicas: TopicConfig::default_min_in_sync_replicas(full),
+            current: facts.replicas.is_some(),
+            tombstone: None,
+        }
     })
 }
 
@@ -165,7 +184,7 @@ fn remember(facts: &Facts<'_>) -> Option<ClusterStateSpec> {
         let made = InternalTopic { name, topic_id, partitions: groups::PARTITIONS };
         next.get_or_insert_with(|| facts.state.clone()).internal_topics.push(made);
     }
-    let internal: Vec<_> = internal(facts.state).collect();
+    let internal: Vec<_> = internal(facts, 0).collect();
     for wanted in facts.topics.iter().chain(&internal) {
         let known = &next.as_ref().unwrap_or(facts.state).topics;
         let is_new = !known.contains_key(&Id(wanted.id)) && known.len() < MAX_TOPICS;

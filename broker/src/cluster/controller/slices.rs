@@ -1,5 +1,6 @@
-//! A topic's slices: made, grown, marked as deleted, brought back.
+//! A topic's slices: made, grown, kept to what the topic asks for, marked as deleted, brought back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use taffrail_crds::id::Id;
@@ -7,11 +8,8 @@ use taffrail_crds::slice::{PARTITIONS_PER_SLICE, Replica, Tombstone, UncleanReco
 use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
-use super::members::Members;
-use super::place::{Load, place};
-
-/// Replicas that each partition is given. Nothing copies records between brokers yet, so that more would be promises.
-pub const REPLICAS: i32 = 1;
+use super::place::{Load, Room};
+use super::replicas::adapt;
 
 /// What is wanted of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +22,12 @@ pub struct Wanted {
     pub partitions: i32,
     /// Partitions that it is known to have had: their slices must be there.
     pub made: i32,
-    /// What a write with acks=all asks for.
+    /// How many replicas of each partition.
+    pub replication_factor: i32,
+    /// How many of them must have a record before a write with acks=all succeeds.
     pub min_in_sync_replicas: i32,
+    /// This is what is accepted now, and partitions are changed to it. Otherwise they stay as they are.
+    pub current: bool,
     /// Its data is to go.
     pub tombstone: Option<Tombstone>,
 }
@@ -43,7 +45,10 @@ pub enum Unplaced {
         first_index: i32,
     },
     /// There are not enough brokers, or not all that there shall be yet: those that come later would stay empty.
-    #[error("not enough brokers can take a partition: wait for brokers to become ready")]
+    #[error(
+        "fewer brokers than it has replicas can take a partition: wait for brokers to become ready, or lower its \
+         replicationFactor"
+    )]
     NoBroker,
 }
 
@@ -55,8 +60,7 @@ pub fn slices(
     wanted: &Wanted,
     present: &BTreeMap<i32, &PartitionSliceSpec>,
     registered: bool,
-    members: &Members,
-    load: &mut Load,
+    room: &mut Room<'_>,
 ) -> Result<Vec<PartitionSliceSpec>, Unplaced> {
     if wanted.tombstone.is_some() {
         let marked = |slice: &&PartitionSliceSpec| PartitionSliceSpec {
@@ -69,19 +73,26 @@ pub fn slices(
     let placed = present.values().flat_map(|slice| &slice.partitions);
     placed.for_each(|partition| of_topic.add(&partition.replicas));
     for first_index in (0..wanted.partitions).step_by(PARTITIONS_PER_SLICE as usize) {
-        let (before, mut slice) = match present.get(&first_index) {
-            Some(slice) => (Some(*slice), (*slice).clone()),
+        let mut slice = match present.get(&first_index) {
+            Some(slice) => Cow::Borrowed(*slice),
             None if first_index < wanted.made || (registered && first_index == 0) => {
                 return Err(Unplaced::Lost { first_index });
             }
-            None => (None, empty(cluster, wanted, first_index)),
+            None => Cow::Owned(empty(cluster, wanted, first_index)),
         };
-        slice.tombstone = None;
+        if slice.tombstone.is_some() {
+            slice.to_mut().tombstone = None;
+        }
+        for place in 0..slice.partitions.len() {
+            if let Some(adapted) = adapt(&slice.partitions[place], wanted, &mut of_topic, room) {
+                slice.to_mut().partitions[place] = adapted;
+            }
+        }
         let count = (wanted.partitions - first_index).min(PARTITIONS_PER_SLICE);
         for offset in slice.partitions.len() as i32..count {
-            slice.partitions.push(new_partition(first_index + offset, wanted, members, &mut of_topic, load)?);
+            slice.to_mut().partitions.push(new_partition(first_index + offset, wanted, &mut of_topic, room)?);
         }
-        if before != Some(&slice) {
+        if let Cow::Owned(slice) = slice {
             changed.push(slice);
         }
     }
@@ -104,16 +115,18 @@ fn empty(cluster: &str, wanted: &Wanted, first_index: i32) -> PartitionSliceSpec
 fn new_partition(
     index: i32,
     wanted: &Wanted,
-    members: &Members,
     of_topic: &mut Load,
-    all: &mut Load,
+    room: &mut Room<'_>,
 ) -> Result<PartitionState, Unplaced> {
-    let replicas = place(of_topic, all, members, REPLICAS as usize).ok_or(Unplaced::NoBroker)?;
-    let replica = |broker: &i32| Some(Replica { broker: *broker, incarnation: members.get(broker)?.incarnation });
+    let factor = wanted.replication_factor.max(1);
+    let members = room.place(of_topic, factor as usize).ok_or(Unplaced::NoBroker)?;
+    let replicas: Vec<_> = members.iter().map(|member| member.id).collect();
+    let replica = |broker: i32, incarnation: i64| Replica { broker, incarnation };
     Ok(PartitionState {
         index,
         leader: replicas.first().copied(),
-        isr: replicas.iter().filter_map(replica).collect(),
+        // All have every record: there is none.
+        isr: members.iter().map(|member| replica(member.id, member.incarnation)).collect(),
         replicas,
         adding: Vec::new(),
         removing: Vec::new(),
@@ -123,20 +136,29 @@ fn new_partition(
         last_known_elr: Vec::new(),
         fault: None,
         recovering: false,
-        min_in_sync_replicas: wanted.min_in_sync_replicas.clamp(1, REPLICAS),
-        replication_factor: REPLICAS,
+        min_in_sync_replicas: wanted.min_in_sync_replicas.clamp(1, factor),
+        replication_factor: factor,
         unclean_recovery: UncleanRecovery::default(),
     })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::members::Members;
     use super::super::members::tests::members;
     use super::*;
 
     pub(crate) fn wanted(partitions: i32) -> Wanted {
-        let name = "flights".to_owned();
-        Wanted { id: Uuid::from_u128(9), name, partitions, made: 0, min_in_sync_replicas: 1, tombstone: None }
+        Wanted {
+            id: Uuid::from_u128(9),
+            name: "flights".to_owned(),
+            partitions,
+            made: 0,
+            replication_factor: 1,
+            min_in_sync_replicas: 1,
+            current: true,
+            tombstone: None,
+        }
     }
 
     /// The slices of a topic of three brokers in sessions 10 to 12.
@@ -153,7 +175,9 @@ pub(crate) mod tests {
         present: &[PartitionSliceSpec],
         registered: bool,
     ) -> Result<Vec<PartitionSliceSpec>, Unplaced> {
-        slices("main", wanted, &by_index(present), registered, &members(3), &mut Load::default())
+        let members = members(3);
+        let mut room = Room::new(&members, members.values().collect(), Load::default());
+        slices("main", wanted, &by_index(present), registered, &mut room)
     }
 
     #[test]
@@ -201,7 +225,28 @@ pub(crate) mod tests {
     #[test]
     fn without_a_broker_nothing_is_made() {
         let nobody = Members::new();
-        let slices = slices("main", &wanted(1), &BTreeMap::new(), false, &nobody, &mut Load::default());
+        let mut room = Room::new(&nobody, Vec::new(), Load::default());
+        let slices = slices("main", &wanted(1), &BTreeMap::new(), false, &mut room);
         assert_eq!(slices, Err(Unplaced::NoBroker));
+    }
+
+    #[test]
+    fn a_new_partition_has_all_its_replicas_in_sync_or_is_not_made() {
+        let of = |replicas| Wanted { replication_factor: replicas, min_in_sync_replicas: 2, ..wanted(3) };
+        for partition in &made(&of(3), &[], false).unwrap()[0].partitions {
+            assert_eq!((partition.isr.len(), partition.min_in_sync_replicas, partition.replication_factor), (3, 2, 3));
+            assert_eq!(partition.leader, partition.replicas.first().copied());
+        }
+        assert_eq!(made(&of(4), &[], false), Err(Unplaced::NoBroker));
+    }
+
+    #[test]
+    fn what_is_not_accepted_changes_nothing() {
+        let before = made(&wanted(3), &[], false).unwrap();
+        let more = Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(3) };
+        assert_eq!(made(&Wanted { current: false, ..more.clone() }, &before, true), Ok(vec![]));
+        let grown = made(&more, &before, true).unwrap();
+        assert!(grown[0].partitions.iter().all(|partition| partition.replicas.len() == 3));
+        assert_eq!(made(&more, &grown, true), Ok(vec![]), "nothing is left to do");
     }
 }

@@ -33,6 +33,8 @@ use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
 const TICK: Duration = Duration::from_millis(500);
 /// How long a round waits for the watch to show what it wrote.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// How often leadership goes back to the preferred replicas.
+const BALANCE: Duration = Duration::from_mins(1);
 /// Slices that are written at a time.
 const WRITES: usize = 8;
 /// Numbers for writes that are taken at a time.
@@ -60,7 +62,7 @@ pub struct Parts {
 
 /// Acts as controller whenever the broker is elected, until `stop`.
 pub async fn run(parts: Parts, stop: CancellationToken) {
-    let mut task = Task { parts, operations: 0..0, said: Vec::new() };
+    let mut task = Task { parts, operations: 0..0, said: Vec::new(), balanced: Duration::ZERO };
     tokio::select! {
         () = task.serve() => {}
         () = stop.cancelled() => {}
@@ -73,6 +75,8 @@ struct Task {
     operations: Range<i64>,
     /// What was last said of topics without slices.
     said: Vec<(String, Unplaced)>,
+    /// When leadership last went back to the preferred replicas, by the context's monotonic clock.
+    balanced: Duration,
 }
 
 /// One uninterrupted time of acting.
@@ -106,6 +110,7 @@ type Written = Vec<(Key, Option<String>)>;
 impl Task {
     async fn serve(&mut self) {
         let mut term: Option<Term> = None;
+        let news = self.parts.liveness.lock().news();
         loop {
             let leadership = self.parts.leadership.borrow_and_update().clone();
             match leadership {
@@ -114,6 +119,7 @@ impl Task {
                     let current = term.filter(|term| term.epoch == epoch).unwrap_or(Term { epoch, since: now });
                     if term.is_none_or(|term| term.epoch != epoch) {
                         self.operations = 0..0;
+                        self.balanced = now;
                         tracing::info!(epoch, "acting as controller");
                     }
                     term = Some(current);
@@ -128,6 +134,7 @@ impl Task {
             tokio::select! {
                 changed = self.parts.image.changed() => if changed.is_err() { return },
                 changed = self.parts.leadership.changed() => if changed.is_err() { return },
+                () = news.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -163,18 +170,24 @@ impl Task {
         self.catch_up(&written).await;
     }
 
-    fn plan(&self, image: &Image, state: &ClusterStateSpec, term: Term) -> Plan {
+    fn plan(&mut self, image: &Image, state: &ClusterStateSpec, term: Term) -> Plan {
+        let now = self.now();
+        let balance = now.saturating_sub(self.balanced) >= BALANCE;
+        if balance {
+            self.balanced = now;
+        }
         let context = &self.parts.context;
         plan(&Facts {
             cluster: &self.parts.identity.cluster,
-            replicas: image.cluster.as_ref().map_or(1, |cluster| cluster.spec.spec.replicas),
+            replicas: image.cluster.as_ref().map(|cluster| cluster.spec.spec.replicas),
             state,
             brokers: image.brokers.values().map(|stored| &stored.spec).collect(),
             slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),
             topics: topics::wanted(image),
             liveness: &self.parts.liveness.lock(),
+            balance,
             acting: term.since,
-            now: context.clock().since_boot(),
+            now,
             wall_millis: context.wall_millis(),
             fresh_id: context.random_uuid(),
         })

@@ -22,12 +22,16 @@ fn of(id: Uuid, topic: &Topic, image: &Image) -> Wanted {
     let there = image.slices_of(id).map(|slice| slice.spec.partitions.len() as i32).sum();
     // A change that is not accepted yet, or refused, is not carried out.
     let is_current = status.and_then(|status| status.accepted_generation) == topic.metadata.generation;
+    let cluster = image.cluster.as_ref().map(|stored| &stored.spec.spec);
     Wanted {
         id,
         name: topic.topic_name(),
         partitions: if is_current { topic.spec.partitions.max(there) } else { there },
         made: status.and_then(|status| status.partitions).unwrap_or(0),
-        min_in_sync_replicas: topic.spec.config.min_in_sync_replicas(),
+        replication_factor: cluster.map_or(1, |cluster| cluster.replicas_of(&topic.spec)),
+        min_in_sync_replicas: cluster.map_or(1, |cluster| cluster.min_in_sync_replicas_of(&topic.spec)),
+        // Without the Cluster nobody knows what it says of topics that leave it to it (M9).
+        current: is_current && cluster.is_some(),
         tombstone: deletes_data(topic).then(|| tombstone(topic)),
     }
 }

@@ -1,8 +1,10 @@
 //! Why a broker cannot serve a partition that it has: pure, so that what is reported is what is so now.
 
 use taffrail_crds::PartitionState;
+use taffrail_crds::slice::Replica;
 
 use crate::cluster::Session;
+use crate::cluster::controller::members::LogEnd;
 
 /// A replica that must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,13 +17,13 @@ pub(super) enum Fault {
     MissingLog,
     /// The metadata is older than what was led here, as after a restored backup (M5).
     #[error(
-        "the cluster's metadata went back in time (partition epoch {given}, and {led} was led here): \
+        "the cluster's metadata went back in time (partition epoch {given}, and {led} was seen here): \
          \"taffrail cluster recover\" writes what the brokers saw last"
     )]
     OlderMetadata {
         /// The metadata's.
         given: i32,
-        /// Under which this broker led last.
+        /// Under which this broker led or followed last.
         led: i32,
     },
     /// The same, seen by the log.
@@ -39,7 +41,7 @@ pub(super) enum Fault {
 
 /// Why `me` cannot serve its replica; `None`: it can, or has none.
 ///
-/// `log`: the newest leader epoch of the log, −1 for one that has none, if there is a log; `led`: the partition epoch under which it was led here last.
+/// `log`: the newest leader epoch of the log, −1 for one that has none, if there is a log; `led`: the partition epoch under which it was last led or followed here.
 pub(super) fn fault(state: &PartitionState, me: Session, log: Option<i32>, led: Option<i32>) -> Option<Fault> {
     if !state.replicas.contains(&me.broker) {
         return None;
@@ -50,9 +52,26 @@ pub(super) fn fault(state: &PartitionState, me: Session, log: Option<i32>, led: 
     let given = state.leader_epoch;
     match log {
         Some(newest) => (newest > given).then_some(Fault::OlderEpoch { given, newest }),
-        // A leader that was elected without proof had a log, if it ever led.
-        None => (led.is_some() || state.recovering).then_some(Fault::MissingLog),
+        None => must_have_log(state, me, led.is_some()).then_some(Fault::MissingLog),
     }
+}
+
+/// A log in the place of the one that is not here would pass for it. A replica that counts for nothing is made anew (L6).
+fn must_have_log(state: &PartitionState, me: Session, was_here: bool) -> bool {
+    let present = Replica { broker: me.broker, incarnation: me.incarnation };
+    let counts = state.isr.contains(&present) || state.elr.contains(&present);
+    // Whoever was elected without proof, or is asked for what it has, was last known to have it.
+    let was_elected = state.recovering && state.leader == Some(me.broker);
+    let is_asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker);
+    counts && was_here || was_elected || is_asked
+}
+
+/// What the controller is told of a log that was last known to have every acknowledged record, while nobody leads.
+///
+/// `log`: its newest epoch, −1 for one without, and its end, if there is a log.
+pub(super) fn log_end(state: &PartitionState, me: Session, log: Option<(i32, i64)>) -> Option<LogEnd> {
+    let is_asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker);
+    is_asked.then(|| log.map_or(LogEnd::NONE, |(epoch, end)| LogEnd { epoch, end }))
 }
 
 #[cfg(test)]
@@ -73,9 +92,24 @@ mod tests {
         assert_eq!(fault(&state(0, 0), ME, None, None), None);
         assert_eq!(fault(&state(3, 8), ME, None, None), None, "elected again before it made its log");
         assert_eq!(fault(&state(3, 8), ME, None, Some(7)), Some(Fault::MissingLog));
+        let eligible = PartitionState { elr: state(3, 8).isr, isr: vec![], leader: None, ..state(3, 8) };
+        assert_eq!(fault(&eligible, ME, None, Some(7)), Some(Fault::MissingLog));
         let recovering = PartitionState { recovering: true, ..state(3, 8) };
         assert_eq!(fault(&recovering, ME, None, None), Some(Fault::MissingLog));
         assert_eq!(fault(&recovering, ME, Some(2), None), None);
+    }
+
+    #[test]
+    fn l6_a_replica_that_counts_for_nothing_is_made_anew_unless_it_is_asked_what_it_has() {
+        let others = vec![Replica { broker: 1, incarnation: 11 }];
+        let lost = PartitionState { isr: others, leader: Some(1), replicas: vec![0, 1], ..state(3, 8) };
+        assert_eq!(fault(&lost, ME, None, Some(7)), None);
+        let before = Replica { broker: 0, incarnation: 9 };
+        let asked = PartitionState { isr: vec![], leader: None, last_known_elr: vec![before], ..lost.clone() };
+        assert_eq!(fault(&asked, ME, None, None), Some(Fault::MissingLog));
+        assert_eq!(log_end(&asked, ME, None), Some(LogEnd::NONE));
+        assert_eq!(log_end(&asked, ME, Some((3, 70))), Some(LogEnd { epoch: 3, end: 70 }));
+        assert_eq!(log_end(&lost, ME, Some((3, 70))), None);
     }
 
     #[test]

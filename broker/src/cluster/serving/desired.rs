@@ -34,6 +34,11 @@ pub(super) struct Place {
 pub(super) enum Role {
     /// Leads it.
     Lead,
+    /// Has a replica that follows the leader, to which it sends what concerns the partition.
+    Follow {
+        /// The leader.
+        leader: i32,
+    },
     /// Sends what concerns it to its leader.
     Forward {
         /// The leader.
@@ -80,6 +85,7 @@ fn places(image: &Image, topic: Uuid, me: Session) -> Vec<Place> {
 
 pub(super) fn role(state: &PartitionState, me: Session) -> Role {
     match state.leader {
+        Some(leader) if leader != me.broker && state.replicas.contains(&me.broker) => Role::Follow { leader },
         Some(leader) if leader != me.broker => Role::Forward { leader },
         Some(_) => {
             let session =
@@ -126,7 +132,15 @@ mod tests {
         assert_eq!(role(&state(Some(1), 5), me), Role::Lead);
         assert!(matches!(role(&state(Some(1), 4), me), Role::Offline(_)));
         assert!(matches!(role(&state(Some(1), 6), me), Role::Offline(_)));
-        assert_eq!(role(&state(Some(2), 5), me), Role::Forward { leader: 2 });
+        assert_eq!(role(&state(Some(2), 5), me), Role::Follow { leader: 2 });
         assert_eq!(role(&state(None, 5), me), Role::Offline("broker 1 does not answer".to_owned()));
+    }
+
+    #[test]
+    fn a_broker_with_a_replica_follows_the_leader_in_whatever_session() {
+        let state = PartitionState { replicas: vec![2, 1], ..state(Some(2), 5) };
+        assert_eq!(role(&state, Session { broker: 1, incarnation: 5 }), Role::Follow { leader: 2 });
+        assert_eq!(role(&state, Session { broker: 1, incarnation: 9 }), Role::Follow { leader: 2 });
+        assert_eq!(role(&state, Session { broker: 3, incarnation: 5 }), Role::Forward { leader: 2 });
     }
 }

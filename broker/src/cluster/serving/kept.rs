@@ -1,4 +1,4 @@
-//! What a broker keeps of the cluster's metadata on its own disk: under which epochs it has led, and the ClusterState and
+//! What a broker keeps of the cluster's metadata on its own disk: under which epochs it has led and followed, and the ClusterState and
 //! all slices as it saw them last.
 //!
 //! The first tells it that the metadata went back in time, as after a restored backup (M5). From the second lost objects can
@@ -53,12 +53,12 @@ impl Kept {
         Ok(Self { meta, led, slices, state })
     }
 
-    /// The partition epoch under which a partition was led here last.
+    /// The partition epoch under which a partition was last led or followed here.
     pub fn led(&self, partition: PartitionId) -> Option<i32> {
         self.led.get(&partition).copied()
     }
 
-    /// Notes that these partitions are led from now on, under these partition epochs. Durable when it returns; blocks.
+    /// Notes that these partitions are led or followed from now on, under these partition epochs. Durable when it returns; blocks.
     pub fn lead(&mut self, partitions: &[(PartitionId, i32)]) -> Result<(), StorageError> {
         let value = |epoch: i32| [&[VERSION][..], &epoch.to_be_bytes()].concat();
         let put = |(id, epoch): &(PartitionId, i32)| (key(LED, id.topic, id.index), Some(value(*epoch)));

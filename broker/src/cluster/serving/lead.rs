@@ -8,10 +8,10 @@ use taffrail_crds::slice::PARTITIONS_PER_SLICE;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 
 use super::desired::{Role, role};
-use super::{Change, Outcome, Serving};
+use super::{Change, Outcome, Serving, view};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
-use crate::partition::{LeadError, Partition};
+use crate::partition::{LeadError, Partition, Replicated, Term};
 use crate::storage::{Log, PartitionId, StorageError, blocking};
 
 /// Slices that are read at a time.
@@ -54,7 +54,7 @@ impl Serving {
         let taken: Vec<_> =
             states.iter().filter(|(id, state)| confirmed.contains(&(*id, state.partition_epoch))).collect();
         let logs = self.logs(&taken).await?;
-        let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state.leader_epoch, log));
+        let opened = taken.iter().zip(logs).map(|((id, state), log)| self.open(*id, state, log));
         let opened = futures::future::join_all(opened).await;
         let mut all = taken.len() == wanted.len();
         for (id, partition) in opened {
@@ -97,14 +97,17 @@ impl Serving {
         Ok(confirmed)
     }
 
-    fn state(&self, id: PartitionId) -> Option<&PartitionState> {
+    pub(super) fn state(&self, id: PartitionId) -> Option<&PartitionState> {
         let slot = self.served.get(&id.topic)?.slots.get(id.index as usize)?;
         Some(&slot.place.state)
     }
 
-    /// The logs of these partitions, made where there never was one, and the note that they are led. In this order: a crash
-    /// between leaves a log that nobody wrote to.
-    async fn logs(&self, taken: &[&(PartitionId, PartitionState)]) -> Result<Vec<Arc<dyn Log>>, StorageError> {
+    /// The logs of these partitions, made where there is none, and the note that they are led or followed. In this order: a
+    /// crash between leaves a log that nobody wrote to.
+    pub(super) async fn logs(
+        &self,
+        taken: &[&(PartitionId, PartitionState)],
+    ) -> Result<Vec<Arc<dyn Log>>, StorageError> {
         let ids: Vec<_> = taken.iter().map(|(id, _)| *id).collect();
         let led: Vec<_> = taken.iter().map(|(id, state)| (*id, state.partition_epoch)).collect();
         let (storage, kept) = (self.storage.clone(), self.kept.clone());
@@ -116,11 +119,20 @@ impl Serving {
         .await
     }
 
-    async fn open(&self, id: PartitionId, epoch: i32, log: Arc<dyn Log>) -> (PartitionId, Result<Partition, NotLed>) {
-        let Some(settings) = self.served.get(&id.topic).map(|served| served.settings.clone()) else {
-            return (id, Err(StorageError::Closed.into()));
+    async fn open(
+        &self,
+        id: PartitionId,
+        state: &PartitionState,
+        log: Arc<dyn Log>,
+    ) -> (PartitionId, Result<Partition, NotLed>) {
+        let Some(served) = self.served.get(&id.topic) else { return (id, Err(StorageError::Closed.into())) };
+        let replicated = Replicated {
+            view: view(state, self.me),
+            high_watermark: served.slots.get(id.index as usize).map_or(0, |slot| slot.high_watermark),
+            proposals: self.proposals.clone(),
         };
-        let partition = Partition::lead(log, self.context.clone(), settings, Some(epoch)).await;
+        let term = Term { epoch: Some(state.leader_epoch), replicated: Some(replicated) };
+        let partition = Partition::lead(log, self.context.clone(), served.settings.clone(), term).await;
         (id, partition.map_err(NotLed::from))
     }
 }

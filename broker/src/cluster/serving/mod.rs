@@ -4,10 +4,11 @@
 //! One task does it, one image after another. Before the broker leads a partition it reads its own registration and the
 //! slice once more from the store, past all caches (M7), makes the log where there never was one, and notes under which
 //! epoch it leads. It never makes an empty log where there was one: what it cannot serve it reports to the controller as a
-//! fault, and goes on with the rest.
+//! fault, and goes on with the rest. What another leads and this broker has a replica of, it follows.
 
 mod check;
 mod desired;
+mod follow;
 mod kept;
 mod lead;
 
@@ -16,24 +17,30 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use taffrail_crds::PartitionSliceSpec;
 use taffrail_crds::slice::Replica;
+use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
 use super::Session;
+use super::controller::members::LogEnd;
 use super::image::{Image, Objects, Stored};
 use super::purge::is_over;
 use crate::context::Context;
 use crate::metadata::MetadataStore;
 use crate::partition::Partition;
 use crate::peers::Peers;
-use crate::storage::{PartitionId, Storage, StorageError, blocking};
+use crate::replication::fetcher::{Follow, Followers};
+use crate::replication::{Proposals, View};
+use crate::storage::{Log, PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
 /// Partitions that this broker has and cannot serve, and why.
 pub type Faults = BTreeMap<(Uuid, i32), String>;
+
+/// What the controller asks of logs, to choose among them.
+pub type Ends = BTreeMap<(Uuid, i32), LogEnd>;
 
 /// What a broker serves of a cluster.
 pub struct Serving {
@@ -42,11 +49,14 @@ pub struct Serving {
     store: Arc<dyn MetadataStore>,
     topics: Arc<Topics>,
     peers: Arc<Peers>,
+    followers: Arc<Followers>,
+    proposals: Arc<Proposals>,
     me: Session,
     kept: Arc<Mutex<Kept>>,
     /// Slices as they were kept last.
     remembered: Objects<(Uuid, i32), PartitionSliceSpec>,
     faults: Faults,
+    ends: Ends,
     served: BTreeMap<Uuid, Served>,
 }
 
@@ -59,6 +69,10 @@ struct Served {
 struct Slot {
     place: Place,
     partition: Partition,
+    /// The replica, while it follows.
+    follow: Option<Follow>,
+    /// As this process knew it before this slot: never above the true one.
+    high_watermark: i64,
 }
 
 /// What there is to do later.
@@ -91,13 +105,42 @@ impl Serving {
     pub fn new(parts: Parts) -> Result<Self, StorageError> {
         let Parts { context, storage, store, topics, peers, me } = parts;
         let kept = Arc::new(Mutex::new(Kept::open(storage.meta())?));
-        let (remembered, faults, served) = (Objects::new(), Faults::new(), BTreeMap::new());
-        Ok(Self { context, storage, store, topics, peers, me, kept, remembered, faults, served })
+        let followers = Followers::new(context.clone(), &peers, me);
+        let proposals = Arc::default();
+        Ok(Self {
+            context,
+            storage,
+            store,
+            topics,
+            peers,
+            followers,
+            proposals,
+            me,
+            kept,
+            remembered: Objects::new(),
+            faults: Faults::new(),
+            ends: Ends::new(),
+            served: BTreeMap::new(),
+        })
     }
 
-    /// What it cannot serve.
+    /// What it cannot serve, and replicas that have stopped to follow.
     pub fn faults(&self) -> Faults {
-        self.faults.clone()
+        let stopped = self.slots().filter_map(|(topic, slot)| {
+            let fault = slot.follow.as_ref()?.fault()?;
+            Some(((topic, slot.place.state.index), fault))
+        });
+        self.faults.clone().into_iter().chain(stopped).collect()
+    }
+
+    /// What it has of partitions that nobody leads and the controller chooses a log for.
+    pub fn ends(&self) -> Ends {
+        self.ends.clone()
+    }
+
+    /// What its leaders ask the controller for.
+    pub fn proposals(&self) -> Arc<Proposals> {
+        self.proposals.clone()
     }
 
     /// What it keeps of the metadata.
@@ -118,21 +161,30 @@ impl Serving {
             // To open logs takes a moment, in which a topic that is there shall not pass for unknown.
             self.publish(&changes, &gone);
         }
-        let outcome = self.lead(image, &changes).await;
+        let led = self.lead(image, &changes).await;
         self.publish(&changes, &gone);
+        let followed = self.follow_leaders(&changes).await;
         for id in gone {
             if let Some(served) = self.served.remove(&id) {
                 stop(served.slots).await;
             }
         }
-        outcome
+        if led == Outcome::Done { followed } else { led }
     }
 
-    /// Partitions that it was elected for without proof, and whose log it has found and serves.
+    /// Partitions that it was elected for without proof, and whose log it has found and serves. While more replicas shall
+    /// be in sync than are, others may still have to give up what this one never had.
     pub fn recovered(&self) -> BTreeSet<(Uuid, i32)> {
-        let slots = self.served.iter().flat_map(|(topic, served)| served.slots.iter().map(|slot| (*topic, slot)));
-        let found = slots.filter(|(_, slot)| slot.place.state.recovering && slot.partition.is_local());
+        let found = self.slots().filter(|(_, slot)| {
+            let state = &slot.place.state;
+            let enough = state.min_in_sync_replicas.max(2).min(state.replicas.len() as i32);
+            state.recovering && slot.partition.is_local() && state.isr.len() as i32 >= enough
+        });
         found.map(|(topic, slot)| (topic, slot.place.state.index)).collect()
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (Uuid, &Slot)> {
+        self.served.iter().flat_map(|(topic, served)| served.slots.iter().map(|slot| (*topic, slot)))
     }
 
     /// Ends serving. Names stay known: clients shall not think the topics gone.
@@ -172,27 +224,30 @@ impl Serving {
         let storage = self.storage.clone();
         // A storage that has closed has no logs.
         let logs = blocking(move || Ok(storage.logs())).await.unwrap_or_default();
-        let epochs: HashMap<_, _> =
-            logs.iter().map(|log| (log.partition(), log.leader_epochs().latest().unwrap_or(-1))).collect();
-        let mut faults = Faults::new();
+        let found = |log: &Arc<dyn Log>| (log.leader_epochs().latest().unwrap_or(-1), log.extent().end);
+        let found: HashMap<_, _> = logs.iter().map(|log| (log.partition(), found(log))).collect();
+        let (mut faults, mut ends) = (Faults::new(), Ends::new());
         {
             let kept = self.kept.lock();
             for (topic, desired) in &mut wanted {
                 self.pad(*topic, desired);
                 for place in &mut desired.partitions {
                     let id = PartitionId { topic: *topic, index: place.state.index };
-                    let Some(fault) = check::fault(&place.state, self.me, epochs.get(&id).copied(), kept.led(id))
-                    else {
-                        continue;
-                    };
-                    if place.role == Role::Lead {
-                        place.role = Role::Offline(fault.to_string());
+                    let log = found.get(&id).copied();
+                    let end = check::log_end(&place.state, self.me, log);
+                    ends.extend(end.map(|end| ((*topic, id.index), end)));
+                    let epoch = log.map(|(epoch, _)| epoch);
+                    let Some(fault) = check::fault(&place.state, self.me, epoch, kept.led(id)) else { continue };
+                    match place.role {
+                        Role::Lead => place.role = Role::Offline(fault.to_string()),
+                        Role::Follow { leader } => place.role = Role::Forward { leader },
+                        Role::Forward { .. } | Role::Offline(_) => {}
                     }
                     faults.insert((*topic, place.state.index), fault.to_string());
                 }
             }
         }
-        self.faults = faults;
+        (self.faults, self.ends) = (faults, ends);
         wanted
     }
 
@@ -209,8 +264,8 @@ impl Serving {
         }
     }
 
-    /// Takes over what is decided without waiting for anybody; answers the topic's change, in which those to be led are
-    /// still offline.
+    /// Takes over what is decided without asking anybody; answers the topic's change, in which those to be led are still
+    /// offline.
     async fn adopt(&mut self, id: Uuid, desired: Desired) -> Option<Change> {
         if desired.partitions.is_empty() {
             return None;
@@ -225,35 +280,49 @@ impl Serving {
             changed = true;
         }
         let mut before = old.take().map(|old| old.slots).unwrap_or_default().into_iter();
-        let (mut slots, mut to_lead) = (Vec::with_capacity(desired.partitions.len()), Vec::new());
-        for (index, place) in desired.partitions.into_iter().enumerate() {
+        let (mut kept, mut ending) = (Vec::with_capacity(desired.partitions.len()), Vec::new());
+        for place in &desired.partitions {
             let old = before.next();
-            let same = old.as_ref().is_some_and(|old| is_same(&old.place, &place) && !old.is_waiting());
-            changed |= old.as_ref().is_none_or(|old| old.place != place) || !same;
-            if same && let Some(old) = old {
-                slots.push(Slot { place, ..old });
-                continue;
-            }
-            if let Some(old) = old {
-                old.partition.stop().await;
-            }
-            if place.role == Role::Lead {
-                to_lead.push(index);
-            }
-            slots.push(self.slot(PartitionId { topic: id, index: index as i32 }, place));
+            changed |= old.as_ref().is_none_or(|old| old.place != *place || old.is_waiting());
+            let (same, other) = match old {
+                Some(old) if is_same(&old.place, place) && !old.is_waiting() => (Some(old), None),
+                other => (None, other),
+            };
+            kept.push(same);
+            ending.push(async { Some(other?.stop().await) });
         }
+        let ended = futures::future::join_all(ending).await;
         stop(before.collect()).await;
+        let (mut slots, mut begin) = (Vec::with_capacity(kept.len()), Vec::new());
+        for (index, (place, (kept, ended))) in
+            desired.partitions.into_iter().zip(kept.into_iter().zip(ended)).enumerate()
+        {
+            if let Some(slot) = kept {
+                slots.push(slot.go_on(place, self.me));
+            } else {
+                begin.push(index);
+                let id = PartitionId { topic: id, index: index as i32 };
+                slots.push(self.slot(id, place, ended.unwrap_or_default()));
+            }
+        }
+        let of =
+            |role: fn(&Role) -> bool| begin.iter().copied().filter(|index| role(&slots[*index].place.role)).collect();
+        let to_lead = of(|role| *role == Role::Lead);
+        let to_follow = of(|role| matches!(role, Role::Follow { .. }));
         self.served.insert(id, Served { name: desired.name, settings: cell, slots });
-        changed.then_some(Change { topic: id, renamed, to_lead })
+        changed.then_some(Change { topic: id, renamed, to_lead, to_follow })
     }
 
-    fn slot(&self, id: PartitionId, place: Place) -> Slot {
+    fn slot(&self, id: PartitionId, place: Place, high_watermark: i64) -> Slot {
+        self.proposals.forget_others(id, place.state.leader_epoch);
         let partition = match &place.role {
             Role::Lead => Partition::offline(id, Some("its leader is about to begin".to_owned())),
-            Role::Forward { leader } => Partition::remote(&self.peers, id, *leader, place.state.leader_epoch),
+            Role::Follow { leader } | Role::Forward { leader } => {
+                Partition::remote(&self.peers, id, *leader, place.state.leader_epoch)
+            }
             Role::Offline(fault) => Partition::offline(id, Some(fault.clone())),
         };
-        Slot { place, partition }
+        Slot { place, partition, follow: None, high_watermark }
     }
 
     fn publish(&self, changes: &[Change], gone: &[Uuid]) {
@@ -282,13 +351,42 @@ struct Change {
     renamed: Option<Arc<str>>,
     /// Partitions that this broker is to lead from now on.
     to_lead: Vec<usize>,
+    /// Partitions that it is to follow from now on.
+    to_follow: Vec<usize>,
 }
 
 impl Slot {
-    /// It is to be led and is not yet.
+    /// It is to be led or followed and is not yet.
     fn is_waiting(&self) -> bool {
-        self.place.role == Role::Lead && !self.partition.is_local()
+        match self.place.role {
+            Role::Lead => !self.partition.is_local(),
+            Role::Follow { .. } => self.follow.is_none(),
+            Role::Forward { .. } | Role::Offline(_) => false,
+        }
     }
+
+    /// The same leadership goes on, in another state.
+    fn go_on(self, place: Place, me: Session) -> Self {
+        if place.role == Role::Lead && place.state.partition_epoch != self.place.state.partition_epoch {
+            self.partition.adopt(view(&place.state, me));
+        }
+        Self { place, ..self }
+    }
+
+    /// Ends it, when what is in flight is in the log; answers the high watermark as far as it is known here.
+    async fn stop(self) -> i64 {
+        self.partition.stop().await;
+        let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
+        let followed = match self.follow {
+            Some(follow) => follow.stop().await,
+            None => 0,
+        };
+        self.high_watermark.max(led).max(followed)
+    }
+}
+
+fn view(state: &PartitionState, me: Session) -> View {
+    View::of(state, Replica { broker: me.broker, incarnation: me.incarnation })
 }
 
 /// The same leadership, seen from here.
@@ -300,7 +398,7 @@ fn assignment(place: &Place) -> Assignment {
     let state = &place.state;
     let fault = match &place.role {
         Role::Offline(fault) => Some(fault.clone()),
-        Role::Lead | Role::Forward { .. } => None,
+        Role::Lead | Role::Follow { .. } | Role::Forward { .. } => None,
     };
     Assignment {
         leader: state.leader,
@@ -313,5 +411,5 @@ fn assignment(place: &Place) -> Assignment {
 }
 
 async fn stop(slots: Vec<Slot>) {
-    futures::future::join_all(slots.iter().map(|slot| slot.partition.stop())).await;
+    futures::future::join_all(slots.into_iter().map(Slot::stop)).await;
 }

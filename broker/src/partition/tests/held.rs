@@ -86,6 +86,9 @@ impl Log for HeldLog {
     fn trim(&self, start: i64) -> Ticket {
         self.log.trim(start)
     }
+    fn restart(&self, at: i64) -> Ticket {
+        self.log.restart(at)
+    }
     fn read(&self, from: i64, before: i64, max: usize) -> BoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
         self.log.read(from, before, max)
     }

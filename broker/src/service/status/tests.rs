@@ -7,7 +7,7 @@ use taffrail_proto::record::{InvalidRecord, RecordFault};
 use super::*;
 
 /// Reason, status code, retriable: as documented.
-const TABLE: [(Reason, Code, bool); 34] = [
+const TABLE: [(Reason, Code, bool); 36] = [
     (Reason::Unspecified, Code::Internal, false),
     (Reason::NotLeader, Code::FailedPrecondition, true),
     (Reason::FencedLeaderEpoch, Code::FailedPrecondition, true),
@@ -42,6 +42,8 @@ const TABLE: [(Reason, Code, bool); 34] = [
     (Reason::InstanceInUse, Code::Aborted, true),
     (Reason::NoCommittedOffset, Code::NotFound, false),
     (Reason::GroupNotEmpty, Code::FailedPrecondition, false),
+    (Reason::NotEnoughReplicas, Code::Unavailable, true),
+    (Reason::OffsetNotAvailable, Code::Unavailable, true),
 ];
 
 fn detail<M: Message + Default>(status: &Status, name: &str) -> Option<M> {
@@ -96,6 +98,7 @@ fn what_may_have_happened_is_unknown_and_the_rest_is_definite() {
         (MetadataError::Unknown("reset".into()).into_log_error(), Outcome::Unknown),
         (AppendError::Refused(failed()).into_log_error(), Outcome::NotApplied),
         (AppendError::Closed.into_log_error(), Outcome::NotApplied),
+        (AppendError::NotEnoughReplicas { in_sync: 1, min: 2 }.into_log_error(), Outcome::NotApplied),
     ];
     for (error, outcome) in outcomes {
         assert_eq!(error.outcome(), outcome, "{error:?}");

@@ -21,6 +21,8 @@ pub(super) enum Step {
     Truncate(prop::sample::Index),
     /// To one of the offsets.
     Trim(prop::sample::Index),
+    /// At one of the offsets, or a little above them.
+    Restart(prop::sample::Index),
     Reopen,
     Maintain,
 }
@@ -34,6 +36,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<(i32, Step)>> {
         1 => Just(Step::BeginEpoch),
         2 => any::<prop::sample::Index>().prop_map(Step::Truncate),
         2 => any::<prop::sample::Index>().prop_map(Step::Trim),
+        1 => any::<prop::sample::Index>().prop_map(Step::Restart),
         1 => Just(Step::Reopen),
         1 => Just(Step::Maintain),
     ];
@@ -105,6 +108,14 @@ impl Model {
                 self.extent.start = start;
                 self.epochs.trim(start);
                 Some(Box::new(move |log| log.trim(start)))
+            }
+            Step::Restart(index) => {
+                let at = self.extent.start + index.index((self.extent.end - self.extent.start + 9) as usize) as i64;
+                self.batches.clear();
+                self.extent = Extent { start: at, end: at };
+                self.epochs.truncate(at);
+                self.epochs.trim(at);
+                Some(Box::new(move |log| log.restart(at)))
             }
             Step::Reopen | Step::Maintain => None,
         }

@@ -82,6 +82,40 @@ pub(in crate::storage) fn truncation_outside_changes_nothing(subject: &mut Subje
     assert_eq!(subject.all(&*log), batches[1..]);
 }
 
+pub(in crate::storage) fn r2_a_log_that_begins_anew_is_empty_and_goes_on_there(subject: &mut Subject) {
+    let log = subject.log(0);
+    subject.done(log.append(Batch { records: 4, producer: Some((3, 2, 0)), ..Batch::default() }.append())).unwrap();
+    subject.done(log.append(Batch { base: 4, leader_epoch: 3, ..Batch::default() }.append())).unwrap();
+    subject.done(log.trim(2)).unwrap();
+    assert!(matches!(subject.done(log.restart(1)), Err(StorageError::OutOfBounds { .. })));
+    drop(log);
+    // Above the end, and, with batches of the same storage epoch, within a batch.
+    for (at, records) in [(100, 6), (103, 1)] {
+        subject.done(subject.log(0).restart(at)).unwrap();
+        for _ in 0..2 {
+            let log = subject.log(0);
+            assert_eq!((log.extent(), log.size_bytes()), (Extent { start: at, end: at }, 0));
+            assert_eq!(log.leader_epochs().entries(), [(3, at)], "fencing never goes back (E5)");
+            assert!(log.producers().is_empty() && log.spans().is_empty() && subject.all(&*log).is_empty());
+            let refused = subject.read(&*log, 0, at, 1 << 20);
+            assert!(matches!(refused, Err(ReadError::OutOfRange { .. })), "{refused:?}");
+            drop(log);
+            subject.reopen();
+        }
+        let log = subject.log(0);
+        let batches = subject.fill(&*log, &[records]);
+        assert_eq!(subject.all(&*log), batches);
+        // Followers get older batches than the newest epoch that was begun here: history tells theirs.
+        assert_eq!(log.leader_epochs().at(at), Some(0));
+        assert_eq!(log.leader_epochs().latest(), Some(3));
+        drop(log);
+        subject.reopen();
+        assert_eq!(subject.all(&*subject.log(0)), batches);
+        assert_eq!(subject.log(0).leader_epochs().entries(), [(0, at), (3, at + records as i64)]);
+        subject.storage().maintain(1_000).unwrap();
+    }
+}
+
 pub(in crate::storage) fn spans_cover_the_log_in_order(subject: &mut Subject) {
     let big = Batch { value: 20_000, ..Batch::default() };
     let mut base = 0;

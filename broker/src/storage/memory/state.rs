@@ -75,7 +75,7 @@ impl LogState {
         }
         self.batches.push(Stored { header, append_time, batch: Some(batch), damaged: false });
         self.extent.end = header.next_offset();
-        self.epochs.assign(header.leader_epoch, header.base_offset);
+        self.epochs.appended(header.leader_epoch, header.base_offset, header.next_offset());
         record(&mut self.producers, &header, append_time);
         Ok(())
     }
@@ -113,6 +113,18 @@ impl LogState {
         for stored in self.batches.iter_mut().take_while(|stored| stored.header.next_offset() <= start) {
             stored.batch = None;
         }
+        Ok(())
+    }
+
+    pub(super) fn restart(&mut self, at: i64) -> Result<(), StorageError> {
+        if at < self.extent.start {
+            return Err(self.out_of_bounds("restart", at));
+        }
+        self.batches.clear();
+        self.extent = Extent { start: at, end: at };
+        self.epochs.truncate(at);
+        self.epochs.trim(at);
+        self.producers = Producers::new();
         Ok(())
     }
 

@@ -14,6 +14,7 @@ enum Step {
     BeginEpoch,
     Truncate(prop::sample::Index),
     Trim(prop::sample::Index),
+    Restart(prop::sample::Index),
     Checkpoint,
     Seal,
 }
@@ -26,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::BeginEpoch),
         2 => any::<prop::sample::Index>().prop_map(Step::Truncate),
         1 => any::<prop::sample::Index>().prop_map(Step::Trim),
+        1 => any::<prop::sample::Index>().prop_map(Step::Restart),
         1 => Just(Step::Checkpoint),
         2 => Just(Step::Seal),
     ]
@@ -86,6 +88,12 @@ impl Live {
                 let start = start + index.index((end - start + 1) as usize) as i64;
                 self.ledger.push(Ledger::Trim { log: LOG, end, start }.encode());
                 self.state.trim(start);
+            }
+            Step::Restart(index) => {
+                let after = self.state.snapshot_restarted(start + index.index((end - start + 5) as usize) as i64);
+                (self.batches, self.headers) = (vec![], vec![]);
+                self.ledger.push(Ledger::Truncate { log: LOG, end, after: after.clone() }.encode());
+                self.state.truncate(&after);
             }
             Step::Checkpoint => {
                 let state = self.state.snapshot();

@@ -128,6 +128,7 @@ impl Writer {
             Operation::BeginEpoch(epoch) => self.stage_begin_epoch(group, &cell, epoch),
             Operation::Trim(start) => self.stage_trim(group, &cell, start),
             Operation::Truncate(end) => self.stage_truncate(group, &cell, end),
+            Operation::Restart(at) => self.stage_restart(group, &cell, at),
             Operation::Checkpoint => Ok(Some(self.stage_checkpoint(group, &cell))),
         };
         match staged {
@@ -193,15 +194,32 @@ impl Writer {
         let Some(after) = truncation::snapshot(&self.shared, cell, to)? else {
             return Err(out_of_bounds("truncation", to, cell));
         };
+        Ok(Some((self.cut(group, cell, after), false)))
+    }
+
+    fn stage_restart(&mut self, group: &mut Group, cell: &LogCell, at: i64) -> Stage {
+        let extent = cell.extent();
+        if at < extent.start {
+            return Err(out_of_bounds("restart", at, cell));
+        }
+        if at == extent.start && at == extent.end {
+            return Ok(None);
+        }
+        let after = cell.lock().state.snapshot_restarted(at);
+        Ok(Some((self.cut(group, cell, after), false)))
+    }
+
+    /// Removes what the state `after` does not have any more.
+    fn cut(&mut self, group: &mut Group, cell: &LogCell, after: Snapshot) -> Effect {
         hit(CrashPoint::Truncate);
-        self.put_control(group, &Ledger::Truncate { log: cell.id, end: extent.end, after: after.clone() });
+        self.put_control(group, &Ledger::Truncate { log: cell.id, end: cell.extent().end, after: after.clone() });
         // Nobody has sealed them yet: they go for good.
-        let epoch = self.open.number;
-        for batch in cell.lock().state.open().batches.iter().rev().take_while(|batch| batch.base >= to) {
+        let (epoch, from) = (self.open.number, if after.is_empty() { i64::MIN } else { after.end });
+        for batch in cell.lock().state.open().batches.iter().rev().take_while(|batch| batch.base >= from) {
             group.batch.delete(DataKey::Batch { epoch, log: cell.id, base: batch.base }.encode());
         }
-        cell.writer.next.store(to, Relaxed);
-        Ok(Some((Effect::Truncate(after), false)))
+        cell.writer.next.store(after.end, Relaxed);
+        Effect::Truncate(after)
     }
 
     fn stage_checkpoint(&mut self, group: &mut Group, cell: &LogCell) -> (Effect, bool) {

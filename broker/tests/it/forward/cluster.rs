@@ -12,7 +12,7 @@ use taffrail_broker::coordinator::groups::{self, Groups};
 use taffrail_broker::coordinator::runtime::Limits;
 use taffrail_broker::metadata::embedded::EmbeddedStore;
 use taffrail_broker::metrics::Metrics;
-use taffrail_broker::partition::Partition;
+use taffrail_broker::partition::{Partition, Term};
 use taffrail_broker::peers::Peers;
 use taffrail_broker::producer_ids::ProducerIds;
 use taffrail_broker::server::{self, Listener, Options, Server};
@@ -99,7 +99,9 @@ impl Cluster {
                 Some(leader) if leader as usize == broker => {
                     let known = node.storage.logs().into_iter().find(|log| log.partition() == id);
                     let log = known.unwrap_or_else(|| node.storage.create(id).unwrap());
-                    Partition::lead(log, node.context.clone(), settings.clone(), Some(leader_epoch)).await.unwrap()
+                    Partition::lead(log, node.context.clone(), settings.clone(), Term::alone(Some(leader_epoch)))
+                        .await
+                        .unwrap()
                 }
                 Some(leader) => Partition::remote(&node.peers, id, leader, leader_epoch),
                 None => Partition::offline(id, fault.clone()),

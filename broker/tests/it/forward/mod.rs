@@ -3,3 +3,4 @@
 mod cluster;
 mod groups;
 mod partitions;
+mod replicas;

@@ -10,6 +10,7 @@ mod group;
 mod offsets;
 mod output;
 mod produce;
+mod replicas;
 mod topic;
 
 use std::io;

@@ -9,6 +9,7 @@ use taffrail_client::{Admin, Client, NewTopic, TopicChange, TopicDescription};
 use taffrail_crds::manifest;
 
 use crate::output::{self, Format};
+use crate::replicas::{Replicas, numbers};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
@@ -24,7 +25,7 @@ pub(crate) enum TopicCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Shows a topic's partitions and configuration.
+    /// Shows a topic's partitions, their replicas, and its configuration.
     Describe {
         /// Names of topics.
         #[arg(required = true)]
@@ -115,8 +116,8 @@ impl TopicCommand {
         let admin = client.admin();
         match self {
             Self::Create(create) => create.run(&admin).await,
-            Self::List { deleted, output } => list(&admin, deleted, output).await,
-            Self::Describe { names, all, output } => describe(&admin, &names, all, output).await,
+            Self::List { deleted, output } => list(client, deleted, output).await,
+            Self::Describe { names, all, output } => describe(client, &names, all, output).await,
             Self::Alter(alter) => alter.run(&admin).await,
             Self::Delete { name, if_exists } => delete(&admin, &name, if_exists).await,
             Self::Undelete { name, id, new_name } => undelete(&admin, name, id, new_name.as_deref()).await,
@@ -175,10 +176,11 @@ fn size(topic: &TopicDescription) -> u64 {
     topic.partitions.iter().map(|p| p.size_bytes).sum()
 }
 
-async fn list(admin: &Admin, deleted: bool, format: Format) -> Result<()> {
-    let topics = admin.describe_topics(&[], deleted).await?;
+async fn list(client: &Client, deleted: bool, format: Format) -> Result<()> {
+    let topics = client.admin().describe_topics(&[], deleted).await?;
     if format == Format::Json {
-        return output::json(&topics.iter().map(document).collect::<Vec<_>>());
+        let replicas = Replicas::of(client, &[]).await?;
+        return output::json(&topics.iter().map(|topic| document(topic, &replicas)).collect::<Vec<_>>());
     }
     if topics.is_empty() {
         eprintln!("no topics: make one with `taffrail topic create NAME`");
@@ -195,11 +197,12 @@ async fn list(admin: &Admin, deleted: bool, format: Format) -> Result<()> {
     output::table(["NAME", "PARTITIONS", "RECORDS", "SIZE", "ID", ""], topics.iter().map(row))
 }
 
-async fn describe(admin: &Admin, names: &[String], all: bool, format: Format) -> Result<()> {
+async fn describe(client: &Client, names: &[String], all: bool, format: Format) -> Result<()> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let topics = admin.describe_topics(&names, false).await?;
+    let topics = client.admin().describe_topics(&names, false).await?;
+    let replicas = Replicas::of(client, &names).await?;
     if format == Format::Json {
-        return output::json(&topics.iter().map(document).collect::<Vec<_>>());
+        return output::json(&topics.iter().map(|topic| document(topic, &replicas)).collect::<Vec<_>>());
     }
     for topic in &topics {
         println!(
@@ -209,13 +212,7 @@ async fn describe(admin: &Admin, names: &[String], all: bool, format: Format) ->
             records(topic),
             output::bytes(size(topic))
         );
-        let partitions = topic.partitions.iter().map(|p| {
-            let numbers =
-                [p.index.into(), p.leader.into(), p.leader_epoch.into(), p.log_start_offset, p.high_watermark];
-            let [index, leader, epoch, start, end] = numbers.map(|n: i64| n.to_string());
-            [index, leader, epoch, start, end, output::bytes(p.size_bytes)]
-        });
-        output::table(["PARTITION", "LEADER", "EPOCH", "START", "END", "SIZE"], partitions)?;
+        partitions(topic, &replicas)?;
         println!();
         let config = topic.config.iter().filter(|c| all || !c.is_default).map(|c| {
             let default = if c.is_default { "default" } else { "" };
@@ -229,10 +226,28 @@ async fn describe(admin: &Admin, names: &[String], all: bool, format: Format) ->
     Ok(())
 }
 
-fn document(topic: &TopicDescription) -> Value {
+/// The table of a topic's partitions, and what somebody should see of it.
+fn partitions(topic: &TopicDescription, replicas: &Replicas) -> Result<()> {
+    let rows = topic.partitions.iter().map(|p| {
+        let [leader, epoch] = [p.leader, p.leader_epoch].map(|n| n.to_string());
+        let all = numbers(replicas.all(&topic.topic_id, p.index));
+        let in_sync = numbers(replicas.in_sync(&topic.topic_id, p.index));
+        let [start, end] = [p.log_start_offset, p.high_watermark].map(|n| n.to_string());
+        [p.index.to_string(), leader, epoch, all, in_sync, start, end, output::bytes(p.size_bytes)]
+    });
+    output::table(["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC", "START", "END", "SIZE"], rows)?;
+    if let Some(shortfall) = replicas.shortfall(&topic.topic_id) {
+        println!("({shortfall})");
+    }
+    Ok(())
+}
+
+fn document(topic: &TopicDescription, replicas: &Replicas) -> Value {
     let partition = |p: &taffrail_client::PartitionDescription| {
         json!({
-            "index": p.index, "leader": p.leader, "leaderEpoch": p.leader_epoch, "logStartOffset": p.log_start_offset,
+            "index": p.index, "leader": p.leader, "leaderEpoch": p.leader_epoch,
+            "replicas": replicas.all(&topic.topic_id, p.index),
+            "inSyncReplicas": replicas.in_sync(&topic.topic_id, p.index), "logStartOffset": p.log_start_offset,
             "highWatermark": p.high_watermark, "logEndOffset": p.log_end_offset, "sizeBytes": p.size_bytes,
         })
     };
@@ -300,7 +315,7 @@ async fn apply(admin: &Admin, files: &[PathBuf], dry_run: bool) -> Result<()> {
 
 async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -> Result<()> {
     let name = &topic.topic_name();
-    let wanted = topic.spec.config.entries();
+    let wanted = topic.spec.config.entries(topic.spec.replication_factor.unwrap_or(1));
     let wanted = wanted.iter().filter(|entry| !entry.is_default);
     let present = match admin.describe_topics(&[name], false).await {
         Ok(found) => found.into_iter().next(),

@@ -131,6 +131,17 @@ fn p9_after_a_refusal_the_rest_waits_and_is_resent_in_order_after_a_resume() {
 }
 
 #[test]
+fn l1_with_too_few_replicas_in_sync_a_batch_is_sent_again_as_it_was() {
+    let (mut queue, now) = queue(1);
+    let sent = send_all(&mut queue, now);
+    let mut ended = Vec::new();
+    queue.refused(sent[0].0, &not_applied(Reason::NotEnoughReplicas, true), now, 0.5, &mut ended);
+    assert!(matches!(queue.wants(now), Wants::Wait(_)));
+    assert_eq!(numbers(&send_all(&mut queue, later(now))), numbers(&sent));
+    assert!(ended.is_empty());
+}
+
+#[test]
 fn a_wish_to_wait_is_kept() {
     let (mut queue, now) = queue(1);
     let sent = send_all(&mut queue, now);

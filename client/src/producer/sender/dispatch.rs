@@ -146,6 +146,10 @@ impl Sender {
             }
             let (slot, batch) = slot_and_batch(correlation_id);
             let Some(partition) = self.partitions.get_mut(&slot) else { continue };
+            // A former leader, whose answer nobody waits for.
+            if partition.endpoint.as_ref() != Some(endpoint) {
+                continue;
+            }
             match outcome {
                 Some(produce_ack::Outcome::Appended(appended)) => {
                     partition.queue.stored(batch, Some(appended), &mut self.ended);

@@ -8,7 +8,9 @@ pub(crate) const OPERATOR_NAMESPACE: &str = "taffrail-system";
 pub(crate) const CLUSTER: &str = "main";
 /// The Topic.
 pub(crate) const TOPIC: &str = "flights";
-/// Pods that read as a group.
+/// The group that reads.
+pub(crate) const GROUP: &str = "readers";
+/// Its pods.
 pub(crate) const READERS: [&str; 3] = ["reader-0", "reader-1", "reader-2"];
 
 /// What users write.
@@ -17,9 +19,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What every pod connects to: any broker forwards.
 const BROKER: &str = "main-bootstrap.flights.svc:9094";
 
-/// The pods of the application, as YAML documents.
-pub(crate) fn pods() -> String {
-    let read = ["consume", TOPIC, "--group", "readers", "--follow", "-o", "json"];
+/// The pods of the application, as YAML documents; none of them runs on the node `avoided`.
+pub(crate) fn pods(avoided: &str) -> String {
+    let read = ["consume", TOPIC, "--group", GROUP, "--follow", "-o", "json"];
+    let pod = |name: &str, image: &str, arguments: &[&str]| pod(name, image, arguments, avoided);
     let mut documents = READERS.map(|name| pod(name, "taffrail", &read)).to_vec();
     documents.push(pod("producer", "taffrail", &["produce", TOPIC, "--json", "--key-field", "origin"]));
     documents.push(pod("python", "python-client", &["/app/produce.py", BROKER, TOPIC]));
@@ -27,7 +30,7 @@ pub(crate) fn pods() -> String {
 }
 
 /// A pod that runs a program of an image and takes its standard input from whoever attaches to it.
-fn pod(name: &str, image: &str, arguments: &[&str]) -> String {
+fn pod(name: &str, image: &str, arguments: &[&str], avoided: &str) -> String {
     let arguments = arguments.iter().map(|argument| format!("\"{argument}\"")).collect::<Vec<_>>().join(", ");
     let stdin = !READERS.contains(&name);
     format!(
@@ -37,6 +40,11 @@ metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: 5
+  affinity:
+    nodeAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        nodeSelectorTerms:
+          - matchExpressions: [{{key: kubernetes.io/hostname, operator: NotIn, values: [\"{avoided}\"]}}]
   securityContext: {{runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{type: RuntimeDefault}}}}
   containers:
     - name: main
@@ -61,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_objects_are_admitted_and_named_as_the_demo_knows_them() {
-        let text = format!("{MANIFEST}---\n{}", pods());
+        let text = format!("{MANIFEST}---\n{}", pods("n3"));
         let objects: Vec<Value> = serde_yaml::Deserializer::from_str(&text)
             .map(|document| Value::deserialize(document).expect("YAML"))
             .collect();

@@ -11,10 +11,14 @@ use taffrail_e2e::process::Process;
 use crate::kubectl::{kubectl, wait};
 use crate::objects::NAMESPACE;
 
-/// The stream takes at least this long, so that the kill falls into its middle.
-const STREAM_TIME: Duration = Duration::from_secs(4);
+/// The stream takes at least this long, so that what happens meanwhile falls into its middle.
+const STREAM_TIME: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_mins(2);
-const PARTS: usize = 40;
+/// Lines are handed over in so many parts.
+pub(crate) const PARTS: usize = 40;
+
+/// What happens before a part is handed over: which part, and what, which is told how many lines were before.
+pub(crate) type Event<'a> = (usize, &'a dyn Fn(usize) -> Result<()>);
 
 /// What each of the two producers sends. An airport's flights are all with one, so that their order is that of the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +45,8 @@ impl Share {
     }
 }
 
-/// Hands lines to a pod and waits for its end; gives what it printed. `half_way` is called with the number of lines that were
-/// handed over by then.
-pub(crate) fn produce(pod: &str, lines: &[String], half_way: Option<&dyn Fn(usize) -> Result<()>>) -> Result<String> {
+/// Hands lines to a pod and waits for its end; gives what it printed.
+pub(crate) fn produce(pod: &str, lines: &[String], events: &[Event<'_>]) -> Result<String> {
     let object = format!("pod/{pod}");
     wait(&object, "condition=Ready", PATIENCE)?;
     let mut attach = Command::new("kubectl");
@@ -54,16 +57,16 @@ pub(crate) fn produce(pod: &str, lines: &[String], half_way: Option<&dyn Fn(usiz
         .stderr(Stdio::null());
     let mut attached = Process(attach.spawn().context("start kubectl attach")?);
     let mut stdin = attached.0.stdin.take().context("no standard input")?;
-    let (mut handed_over, begin) = (0, Instant::now());
+    let (mut handed_over, mut due) = (0, Instant::now());
     for (i, part) in lines.chunks(lines.len().div_ceil(PARTS).max(1)).enumerate() {
-        if let Some(half_way) = half_way.filter(|_| i == PARTS / 2) {
-            half_way(handed_over)?;
+        for (_, happen) in events.iter().filter(|(part, _)| *part == i) {
+            happen(handed_over)?;
         }
         let text: String = part.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         stdin.write_all(text.as_bytes()).with_context(|| format!("{pod} takes no more input"))?;
         handed_over += part.len();
-        let due = STREAM_TIME * (i as u32 + 1) / PARTS as u32;
-        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        due = due.max(Instant::now()) + STREAM_TIME / PARTS as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     drop(stdin);
     let status = attached.wait(PATIENCE)?;

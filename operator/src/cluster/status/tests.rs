@@ -86,6 +86,30 @@ fn conditions_tell_what_is_so_and_what_is_in_the_way() {
 }
 
 #[test]
+fn partitions_with_too_few_replicas_in_sync_are_told_those_of_internal_topics_too() {
+    let slice = |in_sync: Value| {
+        let partition = json!({
+            "index": 3, "replicas": [0, 1], "leader": 0, "leaderEpoch": 1, "partitionEpoch": 1, "isr": in_sync,
+            "minInSyncReplicas": 1, "replicationFactor": 2,
+        });
+        let spec = json!({
+            "clusterName": "main", "topicId": "3f2a8c1e-0000-4000-8000-00000000abcd", "topicName": "__consumer_offsets",
+            "firstIndex": 0, "controllerEpoch": 1, "operationId": 1, "partitions": [partition],
+        });
+        let slices = vec![taffrail_crds::PartitionSlice::new("x", serde_json::from_value(spec).unwrap())];
+        let pods = vec![pod(0, ready()), pod(1, ready())];
+        of(&Fetched { pods, slices, ..Fetched::default() }, &Outcome::default(), &[])
+    };
+    let replica = |broker: i32| json!({"broker": broker, "incarnation": 1});
+    let status = slice(json!([replica(0)]));
+    let condition = status.conditions.iter().find(|condition| condition.type_ == UNDER_REPLICATED).unwrap();
+    assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::True, "ReplicasMissing"));
+    assert!(condition.message.ends_with("__consumer_offsets/3 (1 of 2)"), "{}", condition.message);
+    assert!(told(&status).contains(&"Ready True AllBrokersServe".to_owned()), "they serve all the same");
+    assert!(told(&slice(json!([replica(0), replica(1)]))).contains(&"UnderReplicated False AsAsked".to_owned()));
+}
+
+#[test]
 fn a_step_that_failed_is_told_and_the_brokers_look_only_where_they_may() {
     use crate::error::Cause;
     let failure = |step| Cause::Taken { kind: "Service".to_owned(), name: "x".to_owned() }.at(step);

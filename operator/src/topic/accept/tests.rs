@@ -150,6 +150,44 @@ fn partitions_do_not_fall() {
 }
 
 #[test]
+fn what_the_brokers_cannot_hold_is_refused_and_what_they_hold_is_kept() {
+    let asks = |replicas: i32| json!({"spec": {"replicationFactor": replicas}});
+    let of = |brokers: i32| {
+        let mut around = around();
+        around.cluster.as_mut().unwrap().spec.replicas = brokers;
+        around
+    };
+    let held = |brokers: i32, replicas: i32| {
+        let mut slices = slices(4);
+        slices[0].spec.partitions.iter_mut().for_each(|partition| partition.replication_factor = replicas);
+        Surroundings { slices, ..of(brokers) }
+    };
+    let least =
+        |more: Value| topic("t", json!({"spec": {"config": {"minInSyncReplicas": 2}, "replicationFactor": more}}));
+    let with_id = |more: Value| {
+        let mut all = served(ID);
+        merge(&mut all, more);
+        topic("t", all)
+    };
+    for (what, topic, around, expected) in [
+        ("as many as there are brokers", topic("t", asks(3)), of(3), "new"),
+        ("more than there are brokers", topic("t", asks(4)), of(3), "TooFewBrokers"),
+        ("it is raised beyond them", with_id(asks(5)), held(3, 3), "served/TooFewBrokers"),
+        ("there were more brokers", with_id(asks(3)), held(2, 3), ID),
+        ("it says nothing", topic("t", json!({})), of(1), "new"),
+        ("a min ISR of what the Cluster gives", least(Value::Null), of(2), "new"),
+        ("a min ISR above it", least(Value::Null), of(1), "MinInSyncReplicasTooHigh"),
+    ] {
+        assert_eq!(told(&topic, &around), expected, "{what}");
+    }
+    let message = judge(&topic("t", asks(4)), &of(3)).refused.unwrap().message;
+    assert!(
+        message.starts_with("4 replicas of each partition need 4 brokers, and the Cluster main has 3"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_topic_has_the_replicas_of_its_cluster_unless_it_says_otherwise() {
     assert_eq!(judge(&topic("t", json!({})), &around()).replicas, 3);
     assert_eq!(judge(&topic("t", json!({"spec": {"replicationFactor": 1}})), &around()).replicas, 1);

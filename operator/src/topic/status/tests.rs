@@ -105,7 +105,22 @@ fn what_is_refused_stalls_and_what_was_accepted_before_is_kept() {
 #[test]
 fn fewer_replicas_than_asked_for_are_told() {
     assert_eq!(told(&of(&known("LL")), UNDER_REPLICATED), "False AsAsked");
-    assert_eq!(told(&of(&Verdict { replicas: 3, ..known("LL") }), UNDER_REPLICATED), "True OneReplica");
+    let wanting = of(&Verdict { replicas: 3, ..known("LL") });
+    assert_eq!(told(&wanting, UNDER_REPLICATED), "True ReplicasMissing");
+    assert_eq!(told(&wanting, READY), "True Serving", "what there is serves");
+    let refused = Verdict { replicas: 9, refused: Some(refusal()), ..known("LL") };
+    assert_eq!(told(&of(&refused), UNDER_REPLICATED), "False AsAsked", "what is refused is not missed");
+
+    let mut verdict = known("LL");
+    let partition = &mut verdict.slices[0].spec.partitions[1];
+    (partition.replicas, partition.min_in_sync_replicas) = (vec![0, 1, 2], 2);
+    let short = of(&verdict);
+    assert_eq!(told(&short, UNDER_REPLICATED), "True BelowMinInSyncReplicas");
+    let warned = |old: &TopicStatus, new: &TopicStatus| -> Vec<_> {
+        events(old, new).into_iter().filter(|news| news.warning).map(|news| news.note).collect()
+    };
+    assert!(warned(&wanting, &short)[0].ends_with("than minInSyncReplicas: 1 (1 of 3)"), "somebody should look at it");
+    assert!(warned(&short, &short).is_empty() && warned(&short, &wanting).is_empty());
 }
 
 #[test]

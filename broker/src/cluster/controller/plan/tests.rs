@@ -44,6 +44,7 @@ struct World {
     liveness: Liveness,
     now: u64,
     replicas: i32,
+    balance: bool,
 }
 
 impl World {
@@ -56,6 +57,7 @@ impl World {
             liveness: Liveness::new(Duration::from_secs(6)),
             now: 100,
             replicas: brokers,
+            balance: false,
         };
         world.hear(0..brokers);
         world
@@ -68,20 +70,25 @@ impl World {
         }
     }
 
-    fn plan(&self) -> Plan {
-        plan(&Facts {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
             cluster: "main",
-            replicas: self.replicas,
+            replicas: Some(self.replicas),
             state: &self.state,
             brokers: self.brokers.iter().collect(),
             slices: self.slices.iter().map(|(key, slice)| (*key, slice)).collect(),
             topics: self.topics.clone(),
             liveness: &self.liveness,
+            balance: self.balance,
             acting: Duration::from_secs(50),
             now: Duration::from_secs(self.now),
             wall_millis: self.now as i64 * 1_000,
             fresh_id: Uuid::from_u128(77),
-        })
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.facts())
     }
 
     fn carry_out(&mut self, plan: Plan) {
@@ -142,7 +149,87 @@ fn partitions_wait_for_all_brokers_but_not_for_ever() {
         world.hear([0]);
         world.settle();
         assert_eq!(world.slices.len(), 1, "{registered}");
+        let partitions = || world.slices.values().flat_map(|slice| &slice.partitions);
+        assert!(partitions().all(|partition| (partition.replicas.len(), partition.replication_factor) == (1, 2)));
     }
+}
+
+#[test]
+fn a_cluster_that_grows_gives_its_internal_topics_more_replicas_and_then_min_isr() {
+    let mut world = World::of(1);
+    world.settle();
+    world.brokers.extend((1..3).map(broker));
+    world.replicas = 3;
+    world.hear(0..3);
+    world.settle();
+    let shape = |world: &World| {
+        let partition = world.slices.values().next().unwrap().partitions[0].clone();
+        (partition.replicas.len(), partition.isr.len(), partition.min_in_sync_replicas)
+    };
+    assert_eq!(shape(&world), (3, 1, 1));
+    // Each leader asks for one that has caught up.
+    let key = (world.state.internal_topics[0].topic_id.0, 0);
+    for state in &mut world.slices.get_mut(&key).unwrap().partitions {
+        state.isr.push(taffrail_crds::slice::Replica { broker: state.replicas[1], incarnation: 5 });
+        state.partition_epoch += 1;
+    }
+    world.settle();
+    assert_eq!(shape(&world), (3, 2, 2));
+    world.replicas = 1;
+    world.settle();
+    assert_eq!(shape(&world), (1, 1, 1));
+}
+
+#[test]
+fn without_the_cluster_object_nothing_is_placed_or_moved() {
+    let mut world = World::of(3);
+    world.settle();
+    world.topics.push(wanted(3));
+    let plan = plan(&Facts { replicas: None, ..world.facts() });
+    assert_eq!(plan.slices, []);
+    assert_eq!(plan.unplaced, [("flights".to_owned(), Unplaced::NoBroker)]);
+}
+
+#[test]
+fn i7_a_dead_brokers_leaderships_move_in_one_round() {
+    let mut world = World::of(3);
+    world.topics.push(Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(300) });
+    world.settle();
+    world.now += 10;
+    world.hear([0, 1]);
+    let plan = world.plan();
+    assert_eq!(plan.slices.len(), 6, "five of the topic and one of the internal one");
+    world.carry_out(plan);
+    assert_eq!(world.settle(), 0);
+    let leaders = world.leaders(wanted(1).id);
+    assert!(leaders.iter().all(|leader| [Some(0), Some(1)].contains(leader)));
+
+    // It is back, and leads what it prefers to lead once all have it in sync.
+    world.hear([2]);
+    world.settle();
+    let key = wanted(1).id;
+    for (_, slice) in world.slices.range_mut((key, 0)..=(key, i32::MAX)) {
+        for state in &mut slice.partitions {
+            state.isr.push(taffrail_crds::slice::Replica { broker: 2, incarnation: 5 });
+            state.partition_epoch += 1;
+        }
+    }
+    assert_eq!(world.settle(), 0);
+    world.balance = true;
+    world.settle();
+    let led = |broker| world.leaders(key).iter().filter(|leader| **leader == Some(broker)).count();
+    assert_eq!([led(0), led(1), led(2)], [100, 100, 100]);
+}
+
+#[test]
+fn a_plan_of_ten_thousand_partitions_in_which_nothing_changes_is_quick() {
+    let mut world = World::of(3);
+    world.topics.push(Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(10_000) });
+    world.settle();
+    let begun = std::time::Instant::now();
+    assert_eq!(world.plan(), Plan::default());
+    // A fiftieth of this where it is optimized and has a processor for itself.
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use taffrail_crds::slice::Replica;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::super::{AskError, Coordinator, Failure, Limits, Phase, Setup};
 use super::toy::{Ask, Toy};
 use crate::context::Context;
-use crate::partition::Partition;
+use crate::partition::{Isolation, Partition, Replicated, Term};
+use crate::replication::View;
 use crate::storage::memory::Disk;
 use crate::storage::{PartitionId, Storage as _};
 use crate::topics::Settings;
@@ -26,20 +28,24 @@ struct Bench {
     events: Arc<Mutex<Vec<String>>>,
 }
 
-async fn open(disk: &Disk) -> (Partition, Context) {
+async fn open(disk: &Disk, term: Term) -> (Partition, Context) {
     let storage = disk.open();
     let id = PartitionId { topic: Uuid::from_u128(5), index: 0 };
     let log = storage.logs().into_iter().find(|log| log.partition() == id);
     let log = log.unwrap_or_else(|| storage.create(id).unwrap());
     let context = Context::system(&*storage.meta()).unwrap();
     let partition =
-        Partition::lead(log, context.clone(), Arc::new(ArcSwap::from_pointee(Settings::plain())), None).await.unwrap();
+        Partition::lead(log, context.clone(), Arc::new(ArcSwap::from_pointee(Settings::plain())), term).await.unwrap();
     (partition, context)
 }
 
 impl Bench {
     async fn new(disk: Disk, limits: Limits) -> Self {
-        let (partition, context) = open(&disk).await;
+        Self::led(disk, limits, Term::alone(None)).await
+    }
+
+    async fn led(disk: Disk, limits: Limits, term: Term) -> Self {
+        let (partition, context) = open(&disk, term).await;
         let (world, seen) = watch::channel(7);
         let events = Arc::new(Mutex::new(vec![]));
         let told = events.clone();
@@ -77,6 +83,52 @@ async fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(bench.coordinator.ask(Ask::Get("a")).await, Err(AskError::Closed));
     let bench = Bench::loaded(disk).await;
     assert_eq!((bench.get("a").await, bench.get("loads").await), (Some(5), Some(2)));
+}
+
+/// A log with a value for "a" that broker 0 leads anew, with broker 1 in sync.
+async fn led_with_a_follower() -> Bench {
+    let disk = Disk::new();
+    let bench = Bench::loaded(disk.clone()).await;
+    assert_eq!(bench.coordinator.ask(Ask::Set(vec![("a", 5)])).await, Ok(Some(5)));
+    bench.coordinator.stop().await;
+    bench.partition.stop().await;
+    let replica = |broker| Replica { broker, incarnation: 1 };
+    let view = View {
+        me: replica(0),
+        leader_epoch: 1,
+        partition_epoch: 1,
+        replicas: vec![0, 1],
+        isr: vec![replica(0), replica(1)],
+        min_in_sync_replicas: 2,
+    };
+    let replicated = Some(Replicated { view, high_watermark: 0, proposals: Arc::default() });
+    Bench::led(disk, Limits::default(), Term { epoch: Some(1), replicated }).await
+}
+
+#[tokio::test]
+async fn c2_a_new_leader_serves_once_all_that_its_log_held_is_committed() {
+    let bench = led_with_a_follower().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.coordinator.ask(Ask::Get("a")).await, Err(AskError::Loading));
+    let follower = bench.partition.clone();
+    tokio::spawn(async move {
+        let mut written = -1;
+        while !follower.snapshot().closed {
+            written = follower.wait_beyond(written, Isolation::LogEnd).await.log_end;
+            follower.fetched(Replica { broker: 1, incarnation: 1 }, written);
+        }
+    });
+    assert_eq!(bench.coordinator.loaded(PATIENCE).await, Phase::Serving);
+    assert_eq!(bench.get("a").await, Some(5));
+    assert_eq!(bench.coordinator.ask(Ask::Set(vec![("a", 6)])).await, Ok(Some(6)), "what it writes is committed too");
+}
+
+#[tokio::test]
+async fn c2_one_that_waits_for_that_ends_with_its_partition() {
+    let bench = led_with_a_follower().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    bench.partition.stop().await;
+    assert_eq!(bench.coordinator.loaded(PATIENCE).await, Phase::Closed);
 }
 
 #[tokio::test]
@@ -138,7 +190,7 @@ async fn checkpoints_bound_the_log() {
 #[tokio::test]
 async fn a_log_that_cannot_be_understood_is_left_as_it_is() {
     let disk = Disk::new();
-    let (partition, _) = open(&disk).await;
+    let (partition, _) = open(&disk, Term::alone(None)).await;
     let mut builder = taffrail_proto::record::BatchBuilder::new();
     builder.push(Some(&[99]), Some(b""), [], 1).unwrap();
     let batch = builder.build(taffrail_proto::record::Compression::None, None).unwrap();

@@ -47,6 +47,7 @@ impl Progress {
         let (records, size) = (metrics.records, output::bytes(self.bytes));
         let rate = metrics.records as f64 / seconds;
         eprint!("{records} records ({size}) to {topic} in {seconds:.1} s, {rate:.0} records/s");
-        eprintln!("; {} batches, {} sent again, {} records failed", metrics.batches, metrics.retries, metrics.errors);
+        eprint!("; {} batches, {} sent again, {} records failed", metrics.batches, metrics.retries, metrics.errors);
+        eprintln!("; longest wait for an answer {:.1} s", metrics.latency_max.as_secs_f64());
     }
 }

@@ -36,7 +36,7 @@ async fn reader() -> Reader {
     let context = Context::system(&*storage.meta()).unwrap();
     let settings = Arc::new(ArcSwap::from_pointee(Settings::plain()));
     let log = storage.create(PartitionId { topic: TOPIC, index: 0 }).unwrap();
-    let partition = Partition::lead(log, context, settings.clone(), None).await.unwrap();
+    let partition = Partition::lead(log, context, settings.clone(), crate::partition::Term::alone(None)).await.unwrap();
     let topic = Topic::new("t".into(), TOPIC, settings, vec![(partition, Assignment::alone(0, 0))]);
     Reader::of(&topic, 0, Isolation::default()).unwrap()
 }

@@ -1,0 +1,40 @@
+//! Following leaders.
+
+use super::desired::Role;
+use super::{Change, Outcome, Serving};
+use crate::replication::fetcher::Following;
+use crate::storage::PartitionId;
+
+impl Serving {
+    /// Follows what others lead and this broker has a replica of. Makes logs where there are none: what must not be made anew
+    /// has been reported as a fault and is not asked for here.
+    pub(super) async fn follow_leaders(&mut self, changes: &[Change]) -> Outcome {
+        let id = |topic, index: &usize| PartitionId { topic, index: *index as i32 };
+        let of = |change: &Change| change.to_follow.iter().map(|index| id(change.topic, index)).collect::<Vec<_>>();
+        let ids = changes.iter().flat_map(of);
+        let wanted: Vec<_> = ids.filter_map(|id| Some((id, self.state(id)?.clone()))).collect();
+        if wanted.is_empty() {
+            return Outcome::Done;
+        }
+        let logs = match self.logs(&wanted.iter().collect::<Vec<_>>()).await {
+            Ok(logs) => logs,
+            Err(error) => {
+                tracing::warn!(%error, partitions = wanted.len(), "partitions are not followed yet");
+                return Outcome::TryAgain;
+            }
+        };
+        for ((id, state), log) in wanted.into_iter().zip(logs) {
+            let Some(served) = self.served.get_mut(&id.topic) else { continue };
+            let Some(slot) = served.slots.get_mut(id.index as usize) else { continue };
+            let Role::Follow { leader } = slot.place.role else { continue };
+            let following = Following {
+                leader,
+                leader_epoch: state.leader_epoch,
+                high_watermark: slot.high_watermark,
+                recovering: state.recovering,
+            };
+            slot.follow = Some(self.followers.follow(log, served.settings.clone(), following));
+        }
+        Outcome::Done
+    }
+}

@@ -1,0 +1,179 @@
+//! Seeded simulation of replication: the real machines of leader and follower, the controller's real plan and the real
+//! decision about sessions, with a network, disks, clients and a metadata store in virtual time that do everything wrong
+//! that they can. What is around the machines (roles, streams, rounds of the controller) does here what their tasks do.
+//!
+//! After every step the rules are checked by somebody who sees everything, see `checks` and `history`. First everything is
+//! kept safe under faults; then a set of brokers that suffices is healed for good, and everything must end.
+//!
+//! `make sim` runs many schedules and writes `RUNS.md`. A run that fails prints its seed and what follows from it:
+//! `SIM_SEED=<seed> cargo test -p taffrail-broker --test replication_sim one_seed -- --nocapture`.
+
+#![allow(clippy::unwrap_used)]
+
+mod checks;
+mod clients;
+mod control;
+mod counts;
+mod following;
+mod history;
+mod leading;
+mod log;
+mod nemesis;
+mod network;
+mod options;
+mod planted;
+mod process;
+mod replica;
+#[path = "../sim/rng.rs"]
+mod rng;
+mod runs;
+mod store;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use counts::Counts;
+use options::Options;
+use planted::Planted;
+use world::World;
+
+/// Schedules of a test.
+const BUDGET: u64 = 300;
+/// In so many a planted fault must be seen.
+const PLANTED_BUDGET: u64 = 2_000;
+
+/// Says which schedule it was when a check fails.
+struct Told<'a>(&'a Options);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.0.planted.is_none() && std::env::var_os("SIM_SCHEDULES").is_none() {
+            eprintln!("the schedule of seed {} failed: {}", self.0.seed, self.0);
+        }
+    }
+}
+
+/// One schedule; how many steps it had.
+fn run(options: &Options, counts: &mut Counts) -> u32 {
+    let told = Told(options);
+    let mut world = World::new(options.clone());
+    world.trace = std::env::var_os("SIM_TRACE").is_some();
+    world.run(options.length * 1_000);
+    world.heal();
+    counts.add(&world.counts);
+    drop(told);
+    world.steps
+}
+
+#[test]
+fn rules_hold_in_every_schedule_of_a_fixed_budget() {
+    let mut counts = Counts::default();
+    for seed in 0..BUDGET {
+        assert!(run(&Options::of(seed, None), &mut counts) > 0);
+    }
+    for (what, count) in counts.rows() {
+        assert!(count > 0, "never happened: {what}");
+    }
+}
+
+/// Seeds that failed once: each found a fault.
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    for seed in [621, 907] {
+        run(&Options::of(seed, None), &mut Counts::default());
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_schedule() {
+    for seed in 0..5 {
+        let (mut first, mut second) = (Counts::default(), Counts::default());
+        let options = Options::of(seed, None);
+        assert_eq!(run(&options, &mut first), run(&options, &mut second));
+        assert!(first.rows().eq(second.rows()));
+    }
+}
+
+/// For looking into a failure.
+#[test]
+fn one_seed() {
+    if let Some(seed) = std::env::var_os("SIM_SEED") {
+        let options = Options::of(seed.to_str().unwrap().parse().unwrap(), None);
+        eprintln!("{options}");
+        run(&options, &mut Counts::default());
+    }
+}
+
+/// The first schedule in which a planted fault is seen, by one of these rules.
+fn found(planted: Planted, by: &[&str]) {
+    let seen = |seed: &u64| {
+        let options = Options::of(*seed, Some(planted));
+        let failed = catch_unwind(AssertUnwindSafe(|| run(&options, &mut Counts::default())));
+        let Err(why) = failed else { return false };
+        let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(by.iter().any(|rule| why.starts_with(rule)), "{planted:?} is seen by another rule: {why}");
+        true
+    };
+    let first = (0..PLANTED_BUDGET).find(seen);
+    eprintln!("{planted:?} is seen with seed {first:?}");
+    assert!(first.is_some(), "{planted:?} is not seen in {PLANTED_BUDGET} schedules");
+}
+
+#[test]
+fn planted_truncation_to_the_high_watermark_is_found() {
+    found(Planted::TruncateToHighWatermark, &["lost-write", "H1", "I4", "E6"]);
+}
+
+#[test]
+fn planted_session_that_is_not_checked_is_found() {
+    found(Planted::IncarnationNotChecked, &["lost-write", "H1", "I4", "E6", "I8"]);
+}
+
+#[test]
+fn planted_local_shrink_is_found() {
+    found(Planted::ShrinkLocally, &["I8", "lost-write", "H1", "I4"]);
+}
+
+#[test]
+fn planted_acknowledgement_below_min_isr_is_found() {
+    found(Planted::AckBelowMinIsr, &["H2"]);
+}
+
+#[test]
+fn planted_high_watermark_by_the_committed_isr_is_found() {
+    found(Planted::CommittedIsrOnly, &["lost-write", "H1", "I4", "E6"]);
+}
+
+#[test]
+fn planted_silence_taken_for_refusal_is_found() {
+    found(Planted::SilenceIsRefusal, &["I8", "lost-write", "H1", "I4"]);
+}
+
+#[test]
+fn planted_answer_of_an_older_epoch_is_found() {
+    found(Planted::OlderEpochAccepted, &["E3", "inconsistent-offsets", "lost-write", "H1", "T4", "I4"]);
+}
+
+#[test]
+fn planted_leadership_without_a_quorum_read_is_found() {
+    found(Planted::NoQuorumRead, &["M7"]);
+}
+
+#[test]
+fn planted_follower_that_counts_before_it_has_written_is_found() {
+    found(Planted::CountedBeforeWritten, &["lost-write", "H1", "I4", "E6"]);
+}
+
+#[test]
+fn planted_eligibility_after_a_loss_is_found() {
+    found(Planted::EligibleAfterLoss, &["lost-write", "H1", "I4", "E6"]);
+}
+
+/// `make sim`: as many schedules as `SIM_SCHEDULES` says, from seed `SIM_FROM` on.
+#[test]
+fn many_schedules() {
+    if let Some(schedules) = std::env::var_os("SIM_SCHEDULES") {
+        let from = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1_000);
+        runs::many(from, schedules.to_str().unwrap().parse().unwrap());
+    }
+}

@@ -1,0 +1,88 @@
+//! What a schedule is like: all of it follows from the seed.
+
+use std::fmt;
+
+use super::planted::Planted;
+use super::rng::Rng;
+
+/// Settings of one schedule.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    /// A fault that is put in on purpose.
+    pub(crate) planted: Option<Planted>,
+    pub(crate) brokers: i32,
+    pub(crate) partitions: i32,
+    pub(crate) replication_factor: i32,
+    pub(crate) min_in_sync_replicas: i32,
+    /// Never more than `min_in_sync_replicas` − 1 replicas have lost records at once: then no acknowledged one may be (L4).
+    pub(crate) careful: bool,
+    pub(crate) producers: usize,
+    /// Longest time between batches of one producer while things go wrong, in milliseconds.
+    pub(crate) pace: u64,
+    /// Batches of one producer under way.
+    pub(crate) in_flight: usize,
+    /// One message in so many is lost, comes twice, is late by seconds.
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) late: u64,
+    /// Most batches in one answer to a follower.
+    pub(crate) answer_batches: usize,
+    /// Longest time that a message usually takes, in microseconds.
+    pub(crate) latency: u64,
+    /// Longest time that a write to a log usually takes, in microseconds.
+    pub(crate) write_time: u64,
+    /// Time between syncs of a broker's disk, in milliseconds.
+    pub(crate) sync_every: u64,
+    /// Longest time that a watch usually takes, in milliseconds.
+    pub(crate) watch_lag: u64,
+    /// One call of the API in so many has an answer that is lost; as many do not get there.
+    pub(crate) api_lost: u64,
+    /// Mean time between faults, in milliseconds.
+    pub(crate) fault_every: u64,
+    /// How long faults go on, in milliseconds.
+    pub(crate) length: u64,
+}
+
+impl Options {
+    pub(crate) fn of(seed: u64, planted: Option<Planted>) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed_0f0b_7105);
+        let mut one_of = |choices: &[u64]| choices[rng.index(choices.len())];
+        let replication_factor = one_of(&[2, 3, 3, 3, 3, 4, 5]) as i32;
+        let min_in_sync_replicas = match replication_factor {
+            2 => one_of(&[1, 1, 2]),
+            3 => one_of(&[1, 2, 2, 2, 2, 3]),
+            4 => one_of(&[2, 3]),
+            _ => one_of(&[2, 3, 3]),
+        } as i32;
+        Self {
+            seed,
+            planted,
+            brokers: replication_factor.max(one_of(&[3, 3, 4, 5]) as i32),
+            partitions: one_of(&[1, 1, 2]) as i32,
+            replication_factor,
+            min_in_sync_replicas,
+            careful: one_of(&[0, 1, 1]) == 1,
+            producers: one_of(&[1, 2, 3]) as usize,
+            pace: one_of(&[100, 200, 1_000, 5_000]),
+            in_flight: one_of(&[1, 2, 4]) as usize,
+            answer_batches: one_of(&[1, 3, 50]) as usize,
+            lost: one_of(&[30, 100, 400, 1_000_000]),
+            doubled: one_of(&[30, 200, 1_000_000]),
+            late: one_of(&[40, 200, 1_000_000]),
+            latency: one_of(&[500, 2_000, 20_000, 200_000]),
+            write_time: one_of(&[200, 2_000, 20_000, 300_000]),
+            sync_every: one_of(&[500, 3_000, 20_000]),
+            watch_lag: one_of(&[10, 200, 3_000, 8_000]),
+            api_lost: one_of(&[6, 20, 1_000_000]),
+            fault_every: one_of(&[700, 1_500, 3_000, 8_000]),
+            length: one_of(&[30_000, 60_000, 90_000]),
+        }
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
