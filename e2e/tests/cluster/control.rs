@@ -117,7 +117,7 @@ fn watch_failover(members: &Members, sleeper: usize, other: usize, partition: us
     members.wait("the sleeper is fenced", || {
         Ok(members.json(&format!("get broker main-{sleeper}"))?["spec"]["fenced"] == true)
     })?;
-    members.apply_topic("meanwhile", 2, "")?;
+    members.apply_topic("meanwhile", 2, ", replicationFactor: 2")?;
     members.wait_condition("topic/meanwhile", "Ready")
 }
 
