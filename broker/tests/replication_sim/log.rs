@@ -142,7 +142,8 @@ impl ReplicaLog {
         }
         self.written = self.since.len();
         self.written_end = self.all.end;
-        self.compared = self.compared.min(self.all.end);
+        // With what was written a truncation may be gone: then other batches are back.
+        self.compared = if lost { 0 } else { self.compared.min(self.all.end) };
         lost
     }
 }
