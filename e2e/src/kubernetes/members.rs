@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,8 @@ pub struct Members {
     dir: TempDir,
     /// Each broker has a loopback address of its own, since all listen on one port, as pods do.
     port: u16,
+    /// Third number of these addresses: no two clusters of a process meet on one.
+    subnet: u8,
     operator: Option<Process>,
     brokers: Vec<Option<Broker>>,
 }
@@ -42,7 +45,7 @@ impl Members {
         let namespace = format!("members-{}", uuid::Uuid::new_v4().simple());
         let dir = tempfile::Builder::new().prefix("taffrail-members-").tempdir()?;
         let port = free_address()?.port();
-        let mut members = Self { api, namespace, dir, port, operator: None, brokers: Vec::new() };
+        let mut members = Self { api, namespace, dir, port, subnet: subnet(), operator: None, brokers: Vec::new() };
         members.apply_definitions()?;
         members.kubectl(&["create", "namespace", &members.namespace])?.ok()?;
         let cluster = format!(
@@ -93,7 +96,7 @@ impl Members {
         std::fs::create_dir_all(&dir)?;
         let mut options = BrokerOptions::new(&dir)?;
         "cluster".clone_into(&mut options.mode);
-        let host = Ipv4Addr::new(127, 0, 1, u8::try_from(id)? + 1);
+        let host = Ipv4Addr::new(127, 0, self.subnet, u8::try_from(id)? + 1);
         options.listen = SocketAddr::from((host, self.port));
         let (id, host, internal) = (id.to_string(), host.to_string(), format!("{host}:{}", free_address()?.port()));
         let kubeconfig = self.api.kubeconfig().to_string_lossy().into_owned();
@@ -343,4 +346,10 @@ impl Members {
         text.extend(["--- the operator's log\n", &lines[lines.len().saturating_sub(40)..].join("\n")]);
         text
     }
+}
+
+/// One that no cluster of this process had lately.
+fn subnet() -> u8 {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed) % 250 + 1
 }
