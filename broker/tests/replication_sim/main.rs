@@ -26,7 +26,8 @@ mod process;
 mod replica;
 #[path = "../sim/rng.rs"]
 mod rng;
-mod runs;
+#[path = "../schedules/mod.rs"]
+mod schedules;
 mod store;
 mod world;
 
@@ -35,6 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use counts::Counts;
 use options::Options;
 use planted::Planted;
+use schedules::runs::{Subject, Tally as _, asked, many};
 use world::World;
 
 /// Schedules of a test.
@@ -173,8 +175,9 @@ fn planted_eligibility_after_a_loss_is_found() {
 /// `make sim`: as many schedules as `SIM_SCHEDULES` says, from seed `SIM_FROM` on.
 #[test]
 fn many_schedules() {
-    if let Some(schedules) = std::env::var_os("SIM_SCHEDULES") {
-        let from = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1_000);
-        runs::many(from, schedules.to_str().unwrap().parse().unwrap());
+    if let Some(seeds) = asked() {
+        let subject =
+            Subject { title: "Runs of the simulation of replication", report: "tests/replication_sim/RUNS.md" };
+        many(subject, seeds, |seed, counts| run(&Options::of(seed, None), counts));
     }
 }

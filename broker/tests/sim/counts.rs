@@ -2,18 +2,7 @@
 
 use taffrail_broker::coordinator::runtime::Step;
 
-macro_rules! seen {
-    ($($name:ident: $what:literal,)*) => {
-        /// Something that every run must have seen.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Seen { $(#[doc = $what] $name,)* }
-
-        impl Seen {
-            /// Each of them, with what it is.
-            pub(crate) const ALL: &[(Self, &'static str)] = &[$((Self::$name, $what),)*];
-        }
-    };
-}
+use crate::schedules::seen;
 
 seen! {
     RequestLost: "fault: request lost",
@@ -78,31 +67,7 @@ seen! {
     Trimmed: "branch: log trimmed",
 }
 
-/// How often.
-#[derive(Clone, Debug)]
-pub(crate) struct Counts(Vec<u64>);
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self(vec![0; Seen::ALL.len()])
-    }
-}
-
 impl Counts {
-    pub(crate) fn saw(&mut self, seen: Seen) {
-        self.0[seen as usize] += 1;
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, others) in self.0.iter_mut().zip(&other.0) {
-            *mine += others;
-        }
-    }
-
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Seen::ALL.iter().zip(&self.0).map(|((_, what), count)| (*what, *count))
-    }
-
     pub(crate) fn crash_before(&mut self, step: Step) {
         self.saw(match step {
             Step::Changes => Seen::CrashBeforeChanges,

@@ -15,7 +15,8 @@ mod faults;
 mod members;
 mod model;
 mod rng;
-mod runs;
+#[path = "../schedules/mod.rs"]
+mod schedules;
 mod simulation;
 mod topics;
 
@@ -25,6 +26,7 @@ use taffrail_broker::coordinator::group::{GroupShard, PlantedFault};
 
 use broker::Make;
 use counts::Counts;
+use schedules::runs::{Subject, Tally as _, asked, many};
 use simulation::Simulation;
 
 /// Schedules of a test.
@@ -140,8 +142,8 @@ fn planted_trim_before_the_checkpoint_is_finished_is_found() {
 /// `make sim`: as many schedules as `SIM_SCHEDULES` says, from seed `SIM_FROM` on.
 #[test]
 fn many_schedules() {
-    if let Some(schedules) = std::env::var_os("SIM_SCHEDULES") {
-        let from = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1_000);
-        runs::many(from, schedules.to_str().unwrap().parse().unwrap());
+    if let Some(seeds) = asked() {
+        let subject = Subject { title: "Runs of the simulation", report: "tests/sim/RUNS.md" };
+        many(subject, seeds, |seed, counts| run(seed, REAL, counts));
     }
 }

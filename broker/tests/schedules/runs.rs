@@ -2,31 +2,51 @@
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::counts::Counts;
-use super::options::Options;
-use super::run;
-
 const THREADS: usize = 2;
-const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_sim/RUNS.md");
 
 /// Most failures that are told in full.
 const TOLD: usize = 20;
 
-/// Runs them all, then writes the report. Fails if one of them does, or if something never happened.
-pub(crate) fn many(from: u64, schedules: u64) {
+/// Counts of what happened.
+pub(crate) trait Tally: Default + Send {
+    fn add(&mut self, other: &Self);
+    /// What there is to see, and how often it was.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, u64)>;
+}
+
+/// Whose schedules these are.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject {
+    /// Heading of the report.
+    pub(crate) title: &'static str,
+    /// Where the report goes, below the crate.
+    pub(crate) report: &'static str,
+}
+
+/// Which seeds are to be run: from `SIM_FROM` on as many as `SIM_SCHEDULES` says, if it does.
+pub(crate) fn asked() -> Option<(u64, u64)> {
+    let schedules = std::env::var_os("SIM_SCHEDULES")?;
+    let from = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1_000);
+    Some((from, schedules.to_str().unwrap().parse().unwrap()))
+}
+
+/// Runs these many from a seed on, then writes the report. `run` answers how many steps one had, and panics if it fails. Fails
+/// if one of them does, or if something never happened.
+pub(crate) fn many<C: Tally>(subject: Subject, (from, schedules): (u64, u64), run: impl Fn(u64, &mut C) -> u32 + Sync) {
     let next = AtomicU64::new(from);
     let work = || {
-        let (mut counts, mut steps, mut failed) = (Counts::default(), vec![], vec![]);
+        let (mut counts, mut steps, mut failed) = (C::default(), vec![], vec![]);
         loop {
             let seed = next.fetch_add(1, Relaxed);
             if seed >= from + schedules {
                 return (counts, steps, failed);
             }
-            match catch_unwind(AssertUnwindSafe(|| run(&Options::of(seed, None), &mut counts))) {
+            match catch_unwind(AssertUnwindSafe(|| run(seed, &mut counts))) {
                 Ok(some) => steps.push(some),
                 Err(why) => failed.push((seed, why.downcast_ref::<String>().cloned().unwrap_or_default())),
             }
@@ -36,7 +56,7 @@ pub(crate) fn many(from: u64, schedules: u64) {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().expect("failures are caught")).collect()
     });
-    let (mut counts, mut steps, mut failed) = (Counts::default(), vec![], vec![]);
+    let (mut counts, mut steps, mut failed) = (C::default(), vec![], vec![]);
     for (some, more, bad) in results {
         counts.add(&some);
         steps.extend(more);
@@ -48,24 +68,28 @@ pub(crate) fn many(from: u64, schedules: u64) {
     assert!(failed.is_empty(), "{} of {schedules} schedules failed", failed.len());
     steps.sort_unstable();
     let median = steps[steps.len() / 2];
-    std::fs::write(REPORT, report(from, schedules, &steps, &counts)).expect("the report can be written");
+    let report = report(subject, from, &steps, &counts);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(subject.report);
+    std::fs::write(path, report).expect("the report can be written");
     assert!(median >= 200, "schedules are too short: {median} steps");
     for (what, count) in counts.rows() {
         assert!(count > 0, "never happened: {what}");
     }
 }
 
-fn report(from: u64, schedules: u64, steps: &[u32], counts: &Counts) -> String {
+fn report(subject: Subject, from: u64, steps: &[u32], counts: &impl Tally) -> String {
+    let schedules = steps.len() as u64;
     let total: u64 = steps.iter().map(|steps| u64::from(*steps)).sum();
     let (least, median, most) = (steps[0], steps[steps.len() / 2], steps[steps.len() - 1]);
     let mut report = format!(
-        "# Runs of the simulation of replication\n\n\
+        "# {}\n\n\
          Written by `make sim`. Every schedule kept every rule; a schedule that fails prints its seed and stops the run.\n\n\
          | what | how much |\n|---|---:|\n\
          | commit | {} |\n| seeds | {from} to {} |\n| schedules | {schedules} |\n| CPU seconds | {:.0} |\n\
          | steps | {total} |\n| steps per schedule: least, median, most | {least}, {median}, {most} |\n\n\
          | what happened | times |\n|---|---:|\n",
-        commit(),
+        subject.title,
+        commit(subject.report),
         from + schedules - 1,
         cpu_time().as_secs_f64(),
     );
@@ -76,14 +100,14 @@ fn report(from: u64, schedules: u64, steps: &[u32], counts: &Counts) -> String {
 }
 
 /// Of the sources, with a mark if they were changed since.
-fn commit() -> String {
+fn commit(report: &str) -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
         String::from_utf8(output.stdout).ok()
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
-    let changed =
-        git(&["status", "--porcelain", "--", ".", ":!tests/replication_sim/RUNS.md"]).is_none_or(|out| !out.is_empty());
+    let other_than = format!(":!{report}");
+    let changed = git(&["status", "--porcelain", "--", ".", &other_than]).is_none_or(|out| !out.is_empty());
     format!("{}{}", commit.trim(), if changed { " with changes" } else { "" })
 }
 
