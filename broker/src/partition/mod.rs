@@ -173,8 +173,8 @@ impl Term {
     }
 }
 
-/// What a leader begins with. One leadership, by leader epoch and session, is begun once: another [`Partition`] of the same
-/// would not know what the first has asked for.
+/// What a leader begins with. One leadership, by leader epoch and session, may be begun again: it goes on with the change that
+/// stands in `proposals`, which may have been heard and be taken up yet (I5).
 #[derive(Debug)]
 pub struct Replicated {
     /// The state under which it was elected, or a newer one of the same leadership.
