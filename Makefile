@@ -13,7 +13,7 @@ CARGO := cargo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-kubernetes test lint unit sim e2e examples bench images cluster cluster-down kube-shell fmt crds env clean
+.PHONY: help setup build demo demo-kubernetes test lint unit sim e2e processes faults examples bench images cluster cluster-down kube-shell fmt crds env clean
 
 help: ## Lists what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three 
 	@.ci/kubernetes >/dev/null
 	@$(BIN)/taffrail-demo-kubernetes
 
-test: lint unit e2e ## Runs all tests
+test: lint unit processes ## Runs all tests but most of the fault table, of which it tries a few rows, among them a failover
 	@echo "all tests passed"
 
 lint: setup ## Formatting, clippy with warnings denied, licences and sources of dependencies
@@ -60,14 +60,24 @@ unit: setup ## Tests of the crates
 	$(CARGO) test --release --locked --no-fail-fast --workspace --exclude taffrail-e2e
 
 sim: setup ## Simulates consumer groups and replication on SIM_SCHEDULES (100,000) seeds each; writes broker/tests/*sim/RUNS.md
-	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked -p taffrail-broker --test sim --test replication_sim many_schedules
+	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked --workspace --exclude taffrail-e2e --test sim --test replication_sim many_schedules
 
-e2e: build ## Tests of whole processes: kills, full disks, hostile clients, other languages
+e2e: processes faults ## Tests of whole processes, and the fault table
+
+processes: build ## Tests of whole processes: kills, full disks, hostile clients, other languages, Kubernetes
 	@.ci/setup e2e
 	@.ci/kubernetes >/dev/null
 	@.ci/images $(BIN)
-	$(CARGO) build --release --locked -p taffrail-client --example hello --example group
+	$(CARGO) build --release --locked --workspace --example hello --example group
 	$(CARGO) test --release --locked --no-fail-fast -p taffrail-e2e
+
+# They wait more than they work: more of them at a time than there are processors.
+faults: build ## What happens when things break; writes e2e/faults/ (one row: make faults ARGS=f8_)
+	@.ci/setup e2e
+	@.ci/kubernetes >/dev/null
+	@.ci/images $(BIN)
+	TAFFRAIL_FAULTS=all TAFFRAIL_FAULTS_TABLE=e2e/faults \
+	$(CARGO) test --release --locked --no-fail-fast -p taffrail-e2e --test faults --test days -- --test-threads 4 $(ARGS)
 
 bench: build ## Measures everything against the machine's limits; writes e2e/bench/ (parts: make bench ARGS="--only cold")
 	@.ci/setup bench

@@ -5,6 +5,7 @@
 //! coordinators → partitions → storage is closed with the clean mark → admin HTTP. Whatever fails on the way in, what was started is stopped in that order.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,15 @@ use crate::admin_http::{self, Subjects};
 use crate::brokers::Brokers;
 use crate::config::Config;
 use crate::context::Context;
-use crate::controller::{Applied, Controller, TopicError};
+use crate::controller::{Controller, TopicError};
 use crate::coordinator::groups::{self, Groups};
 use crate::coordinator::runtime::Limits;
-use crate::manifest::{Manifest, ManifestFault};
+use crate::election::LeaseApi;
+use crate::manifest::{Manifest, ManifestFault, follow};
 use crate::memory::Shares;
 use crate::metadata::embedded::EmbeddedStore;
 use crate::metadata::kubernetes::client::ClientError;
+use crate::metadata::{MetadataError, MetadataStore};
 use crate::metrics::{Metrics, PartitionSample};
 use crate::open_files;
 use crate::partition::Partition;
@@ -32,21 +35,20 @@ use crate::readiness::{Phase, Readiness};
 use crate::registration::RegistrationError;
 use crate::retention::Retention;
 use crate::security::{Authenticator, TokenFile, TokenFileError};
-use crate::server::{self, ServeError};
+use crate::server::{self, Network, ServeError};
 use crate::service;
 use crate::signals::stop_on_signal;
 use crate::storage::{Engine, EngineOptions, FORMAT_VERSION, Identity, Storage, StorageError};
 use crate::telemetry::LogLevel;
-use crate::topics::{Topic, Topics};
+use crate::topics::{Topic, Topics, standing};
 
 mod cluster;
+pub mod simulated;
 
 /// How long requests under way may take once the broker is to stop: well within the 30 s that Kubernetes gives.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long a start waits for the coordinators of groups; those that take longer answer that they are loading.
 const GROUPS_PATIENCE: Duration = Duration::from_secs(10);
-/// How often the manifest is looked at.
-const MANIFEST_POLL: Duration = Duration::from_secs(1);
 /// How often a step that takes long says that it is still at it.
 const STILL: Duration = Duration::from_secs(5);
 
@@ -94,6 +96,26 @@ pub enum BrokerError {
     /// The listeners cannot be opened.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The objects of brokers of one process cannot be read or written.
+    #[error("the metadata of the cluster cannot be used: {0}")]
+    Metadata(#[from] MetadataError),
+    /// No free ports.
+    #[error("no free ports: {0}")]
+    Ports(std::io::Error),
+    /// The data directory is one of another kind.
+    #[error("{} has the data of a broker that is alone: choose another --data-dir", .0.display())]
+    OtherDirectory(PathBuf),
+    /// There were more brokers before.
+    #[error(
+        "the data directory has the data of {were} brokers: say --brokers {were} or more, or choose another --data-dir"
+    )]
+    FewerBrokers {
+        /// How many there were.
+        were: i32,
+    },
+    /// A broker of this process ended by a panic, which is in the log.
+    #[error("a broker ended unexpectedly")]
+    Died,
 }
 
 struct Lines<'a, T>(&'a [T]);
@@ -109,32 +131,78 @@ impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
 pub async fn run(config: Config, log_level: LogLevel, started: Instant) -> Result<(), BrokerError> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, pid = std::process::id(), data_dir = %config.data_dir.display(), "taffrail-broker starts");
-    let subjects = Subjects {
-        readiness: Readiness::new("opening storage"),
-        metrics: Metrics::new(started),
-        log_level: Arc::new(log_level),
-    };
+    let open_files = open_files();
+    let stop = stop_on_signal().map_err(BrokerError::Signals)?;
+    Box::pin(Process::new(config, Arc::new(log_level), started, open_files, stop).run()).await
+}
+
+/// Raises the limit of open files; the one in force.
+pub(crate) fn open_files() -> u64 {
     let (open_files, raised) = open_files::raise_limit();
     if let Err(error) = raised {
         tracing::warn!(%error, open_files, "the limit of open files could not be raised");
     }
-    let process = Process { stop: stop_on_signal().map_err(BrokerError::Signals)?, subjects, config, open_files };
-    let admin = process.serve_admin().await?;
-    let outcome = process.with_storage().await;
-    admin.stop().await;
-    outcome
+    open_files
+}
+
+/// Where brokers of one process have their metadata.
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    /// The cluster's objects.
+    pub(crate) store: Arc<dyn MetadataStore>,
+    /// The controller's Lease.
+    pub(crate) lease: Arc<dyn LeaseApi>,
+    /// All brokers stop: there is nobody to hand over to.
+    pub(crate) all_stop: CancellationToken,
 }
 
 /// What every step needs. Each step runs what stands on it and then undoes itself.
-struct Process {
+pub(crate) struct Process {
     config: Config,
     subjects: Subjects,
     stop: CancellationToken,
     /// Limit of open files.
     open_files: u64,
+    /// None: those of a cluster have it in Kubernetes.
+    embedded: Option<Embedded>,
+    /// None: the machine's clock and randomness.
+    context: Option<Context>,
+    network: Network,
 }
 
 impl Process {
+    /// A broker that stops when it is told to.
+    pub(crate) fn new(
+        config: Config,
+        log_level: Arc<LogLevel>,
+        started: Instant,
+        open_files: u64,
+        stop: CancellationToken,
+    ) -> Self {
+        let subjects =
+            Subjects { readiness: Readiness::new("opening storage"), metrics: Metrics::new(started), log_level };
+        let (embedded, context, network) = (None, None, Network::TCP);
+        Self { config, subjects, stop, open_files, embedded, context, network }
+    }
+
+    /// With its metadata in this process.
+    pub(crate) fn embedded(self, embedded: Embedded) -> Self {
+        Self { embedded: Some(embedded), ..self }
+    }
+
+    /// Whether it serves.
+    pub(crate) fn readiness(&self) -> Arc<Readiness> {
+        self.subjects.readiness.clone()
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self) -> Result<(), BrokerError> {
+        let admin = self.serve_admin().await?;
+        let outcome = self.with_storage().await;
+        admin.stop().await;
+        outcome
+    }
+
     async fn serve_admin(&self) -> Result<Admin, BrokerError> {
         let address = self.config.admin_listen;
         let failed = |cause| BrokerError::AdminListen { address, cause };
@@ -284,7 +352,7 @@ impl Process {
         let sampled = service::groups::sample::run(broker.groups.clone(), broker.metrics.clone(), stop.clone());
         let mut jobs = vec![tokio::spawn(retention.run(stop.clone())), tokio::spawn(sampled)];
         if let (Some(manifest), Some(controller)) = (manifest, alone) {
-            jobs.push(tokio::spawn(follow_manifest(manifest, controller, stop.clone())));
+            jobs.push(tokio::spawn(follow::follow(manifest, controller, stop.clone())));
         }
         let outcome = self.serve(broker, listen, &authenticator, until).await;
         stop.cancel();
@@ -298,10 +366,7 @@ impl Process {
     async fn apply_manifest(&self, controller: &Controller) -> Result<Option<Manifest>, BrokerError> {
         let Some(path) = self.config.manifest.clone() else { return Ok(None) };
         self.subjects.readiness.set(Phase::Starting("applying the manifest"));
-        let (manifest, read) = poll(Manifest::new(path)).await?;
-        let applied = controller.apply(read.unwrap_or_else(|| Ok(Vec::new())).map_err(BrokerError::Manifest)?).await?;
-        report(&applied);
-        if applied.failed.is_empty() { Ok(Some(manifest)) } else { Err(BrokerError::Refused(applied.failed)) }
+        follow::begin(path, controller).await.map(Some)
     }
 
     /// Opens the listeners, is ready `until` it is time to stop, drains.
@@ -377,43 +442,10 @@ fn show_partitions(metrics: &Metrics, topics: &Arc<Topics>) {
     }));
 }
 
-/// Applies the manifest again whenever it changes. What is wrong is told, and things stay as they are.
-async fn follow_manifest(mut manifest: Manifest, controller: Arc<Controller>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(MANIFEST_POLL)).await.is_some() {
-        let Ok((looked, read)) = poll(manifest).await else { return };
-        manifest = looked;
-        match read {
-            None => {}
-            Some(Ok(topics)) => match controller.apply(topics).await {
-                Ok(applied) => report(&applied),
-                Err(error) => tracing::error!(%error, "the changed manifest was not applied"),
-            },
-            Some(Err(faults)) => {
-                tracing::error!(faults = faults.len(), "the changed manifest is wrong: topics stay as they are");
-                for fault in &faults {
-                    tracing::error!("{fault}");
-                }
-            }
-        }
-    }
-}
-
-type Read = Option<Result<Vec<taffrail_crds::Topic>, Vec<ManifestFault>>>;
-
-async fn poll(mut manifest: Manifest) -> Result<(Manifest, Read), tokio::task::JoinError> {
-    tokio::task::spawn_blocking(move || {
-        let read = manifest.poll();
-        (manifest, read)
-    })
-    .await
-}
-
-fn report(applied: &Applied) {
-    let Applied { created, changed, unchanged, failed } = applied;
-    tracing::info!(created = created.len(), changed = changed.len(), unchanged = unchanged.len(), "manifest applied");
-    for (topic, reason) in failed {
-        tracing::error!(topic, reason, "a topic of the manifest was not applied");
-    }
+/// What a broker of a cluster shows besides.
+fn show_replication(metrics: &Metrics, topics: &Arc<Topics>, me: i32) {
+    let topics = topics.clone();
+    metrics.observe_replication(Box::new(move || standing(&topics.image(), me)));
 }
 
 /// Runs what blocks, saying now and then that it is still at it.

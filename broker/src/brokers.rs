@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::server::Network;
+
 /// Number of a broker that runs alone.
 pub const ALONE: i32 = 0;
 /// Name of the listener that brokers use among themselves.
@@ -22,12 +24,21 @@ pub struct Registered {
     pub incarnation: i64,
     /// Neither leads nor is in sync.
     pub fenced: bool,
+    /// It is about to go, and takes nothing new.
+    pub draining: bool,
     /// Zone of its node.
     pub zone: Option<String>,
     /// `host:port` by listener.
     pub endpoints: BTreeMap<String, String>,
     /// Version of its program.
     pub version: String,
+}
+
+impl Registered {
+    /// It was drained and has stopped. Its registration stays, so that no session of this number is counted twice.
+    pub fn is_gone(&self) -> bool {
+        self.draining && self.fenced
+    }
 }
 
 /// All brokers at one moment.
@@ -49,6 +60,7 @@ impl Image {
 pub struct Brokers {
     me: i32,
     cluster_id: String,
+    network: Network,
     image: ArcSwap<Image>,
     changed: watch::Sender<u64>,
 }
@@ -56,7 +68,12 @@ pub struct Brokers {
 impl Brokers {
     /// Of the cluster of this id (a UUID), with this broker's number.
     pub fn new(me: i32, cluster_id: String) -> Arc<Self> {
-        Arc::new(Self { me, cluster_id, image: ArcSwap::default(), changed: watch::Sender::new(0) })
+        Self::on(Network::TCP, me, cluster_id)
+    }
+
+    /// The same, reached on that network.
+    pub fn on(network: Network, me: i32, cluster_id: String) -> Arc<Self> {
+        Arc::new(Self { me, cluster_id, network, image: ArcSwap::default(), changed: watch::Sender::new(0) })
     }
 
     /// Of a broker that is the only one of its cluster.
@@ -66,6 +83,7 @@ impl Brokers {
             id: ALONE,
             incarnation: 0,
             fenced: false,
+            draining: false,
             zone: None,
             endpoints: BTreeMap::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,6 +100,11 @@ impl Brokers {
     /// Identity of the cluster.
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
+    }
+
+    /// The network on which they are reached.
+    pub fn network(&self) -> Network {
+        self.network
     }
 
     /// All brokers as they are now; cheap, never blocks.
@@ -112,8 +135,15 @@ mod tests {
         let brokers = Brokers::new(1, "id".to_owned());
         let told = brokers.subscribe();
         let endpoints = BTreeMap::from([(INTERNAL.to_owned(), "main-1:9093".to_owned())]);
-        let broker =
-            Registered { id: 1, incarnation: 7, fenced: false, zone: None, endpoints, version: "0.1.0".to_owned() };
+        let broker = Registered {
+            id: 1,
+            incarnation: 7,
+            fenced: false,
+            draining: false,
+            zone: None,
+            endpoints,
+            version: "0.1.0".to_owned(),
+        };
         let image = Image { brokers: BTreeMap::from([(1, broker)]) };
         brokers.publish(image.clone());
         brokers.publish(image);

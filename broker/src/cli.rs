@@ -54,6 +54,9 @@ Examples:
   # For other machines: callers must show a token
   taffrail-broker standalone --listen grpc://0.0.0.0:9094 --token-file /etc/taffrail/tokens
 
+  # A cluster of three brokers in this process, with data in ./taffrail-dev
+  taffrail-broker dev
+
   # As a broker of a cluster, as the operator starts it in Kubernetes
   taffrail-broker cluster --config /etc/taffrail/broker.yaml
 
@@ -64,6 +67,12 @@ Examples:
   curl http://127.0.0.1:9095/readyz
   curl -X PUT -d debug http://127.0.0.1:9095/log-level
 ";
+
+const DEV: &str = "\
+The brokers are those of a cluster in every respect: topics have replicas, which take over from each other. Their
+metadata is in the data directory instead of Kubernetes, and topics are accepted as the operator does it.
+
+SIGUSR1 kills a broker, the next one each time, as a crash would; SIGUSR2 starts those again that were killed.";
 
 const SETTINGS: &str = "\
 Each option can also be set by an environment variable, TAFFRAIL_ and its name in capitals
@@ -117,10 +126,12 @@ fn command() -> Command {
         .value_name("MODE")
         .value_parser(clap::value_parser!(Mode))
         .default_value(Mode::default().name())
-        .help("Whose settings: those of \"taffrail-broker standalone\" or of \"taffrail-broker cluster\"");
+        .help("Whose settings: those of \"taffrail-broker standalone\", of \"cluster\" or of \"dev\"");
     let standalone = "Run a broker that needs nothing else: no Kubernetes, no other broker";
+    let dev = "Run all brokers of a cluster in this process, for development: no Kubernetes";
     let cluster = "Run a broker of a cluster, as Kubernetes knows it";
     let config = "Show the configuration in force and where each value comes from, as a configuration file";
+    let dev = configured(Mode::Dev.augment(Command::new("dev")), dev).after_help(format!("{DEV}\n\n{SETTINGS}"));
     let root = Command::new("taffrail-broker")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Taffrail's broker: stores partitions of topics and serves them by gRPC")
@@ -129,16 +140,18 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(configured(Mode::Standalone.augment(Command::new("standalone")), standalone))
         .subcommand(configured(Mode::Cluster.augment(Command::new("cluster")), cluster))
-        .subcommand(configured(of_both(Command::new("config")), config).arg(mode));
+        .subcommand(dev)
+        .subcommand(configured(of_all(Command::new("config")), config).arg(mode));
     Tool::augment_subcommands(root)
 }
 
-/// `command` with the settings of both modes.
-fn of_both(command: Command) -> Command {
-    let command = Mode::Standalone.augment(command);
-    let cluster = Mode::Cluster.augment(Command::new("cluster"));
-    let known: Vec<_> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
-    command.args(cluster.get_arguments().filter(|arg| !known.contains(arg.get_id())))
+/// `command` with the settings of all modes.
+fn of_all(command: Command) -> Command {
+    Mode::ALL.into_iter().fold(command, |command, mode| {
+        let more = mode.augment(Command::new(mode.name()));
+        let known: Vec<_> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
+        command.args(more.get_arguments().filter(|arg| !known.contains(arg.get_id())))
+    })
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -151,6 +164,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match matches.subcommand() {
         Some(("standalone", matches)) => run_broker(Mode::Standalone, matches),
         Some(("cluster", matches)) => run_broker(Mode::Cluster, matches),
+        Some(("dev", matches)) => run_broker(Mode::Dev, matches),
         Some(("config", matches)) => show_config(matches),
         _ => Tool::from_arg_matches(&matches).map_or_else(|error| error.exit(), Tool::run),
     };
@@ -239,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_explained_in_the_help_text() {
-        for mode in [Mode::Standalone, Mode::Cluster] {
+        for mode in Mode::ALL {
             let mut command = command();
             let help = command.find_subcommand_mut(mode.name()).unwrap().render_long_help().to_string();
             for arg in mode.augment(Command::new("x")).get_arguments() {
@@ -260,6 +274,8 @@ mod tests {
             of_other_mode(mode, &matches).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(given(&["--mode", "cluster", "--cluster", "main"]), [""; 0]);
+        assert_eq!(given(&["--mode", "dev", "--brokers", "3", "--manifest=x", "--advertise-host=h"]), [""; 0]);
+        assert_eq!(given(&["--brokers", "3"]), ["--brokers is a setting of \"taffrail-broker dev\""]);
         assert_eq!(given(&["--cluster", "main"]), ["--cluster is a setting of \"taffrail-broker cluster\""]);
         assert_eq!(
             given(&["--mode=cluster", "--manifest=x"]),

@@ -20,14 +20,14 @@ use crate::context::Context;
 use crate::metadata::MetadataStore;
 use crate::storage::MetaStore;
 use claim::ClaimError;
-use core::{Core, Effect, Event, Term, WriteError};
+use core::{Core, Effect, Event, Term};
 
 mod claim;
 mod core;
 mod lease;
 
-pub use core::Times;
-pub use lease::LeaseApi;
+pub use core::{Seen, Times, WriteError};
+pub use lease::{EmbeddedLease, KubernetesLease, LeaseApi, Unread, Wanted};
 
 /// How long a stop tries to release the Lease.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ pub enum Leadership {
 /// What an election needs.
 pub struct Settings {
     /// Where the Lease is.
-    pub lease: LeaseApi,
+    pub lease: Arc<dyn LeaseApi>,
     /// Where the ClusterState is.
     pub store: Arc<dyn MetadataStore>,
     /// What the volume remembers: whether there was a ClusterState already.
@@ -188,16 +188,16 @@ impl Shell {
 
     fn call(&self, effect: Effect) -> BoxFuture<'static, Event> {
         let Settings { lease, times, context, .. } = &self.settings;
-        let (lease, identity, wall) = (lease.clone(), self.identity.clone(), context.wall_millis());
+        let (lease, identity, wall_millis) = (lease.clone(), self.identity.clone(), context.wall_millis());
         // Two tries fit into the time in which a renewal has to succeed.
         let (patience, duration) = (times.renew_deadline / 2, times.lease);
         let reads = effect == Effect::Read;
         let call = async move {
             match effect {
-                Effect::Read => Event::Read(lease.read().await),
+                Effect::Read => Event::Read(lease.read().await.map_err(|Unread| ())),
                 Effect::Write { over, held } => {
-                    let holder = held.then_some(identity.as_str());
-                    Event::Wrote(lease.write(over.as_deref(), holder, duration, wall).await)
+                    let holder = held.then_some(identity);
+                    Event::Wrote(lease.write(Wanted { over, holder, duration, wall_millis }).await)
                 }
             }
         };

@@ -36,8 +36,8 @@
 //! - [`manifest`]: Topic objects from files. [`retention`]: gives up what is too old or too much.
 //!
 //! The process:
-//! - [`cli`], [`config`], [`broker`]: commands, settings, start and stop. [`signals`], [`allocator`],
-//!   [`open_files`].
+//! - [`cli`], [`config`], [`broker`]: commands, settings, start and stop. [`dev`]: all brokers of a cluster at once.
+//!   [`signals`], [`allocator`], [`open_files`].
 //! - [`readiness`], [`metrics`], [`telemetry`], [`admin_http`]: how it is doing, and how that is seen.
 //! - [`context`], [`clock`]: time and randomness, given to everything that needs them. [`crash`]: places at which tests make
 //!   the process die.
@@ -67,6 +67,7 @@ pub mod context;
 pub mod controller;
 pub mod coordinator;
 pub mod crash;
+pub mod dev;
 pub mod election;
 pub mod manifest;
 pub mod memory;
@@ -80,6 +81,7 @@ pub mod readiness;
 pub mod registration;
 pub mod replication;
 pub mod retention;
+pub(crate) mod runtime;
 pub mod security;
 pub mod server;
 pub mod service;

@@ -11,6 +11,8 @@ use std::time::SystemTime;
 use taffrail_crds::Topic;
 use taffrail_crds::manifest::{Document, duplicates, parse};
 
+pub mod follow;
+
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 /// Most files of a directory that are read.

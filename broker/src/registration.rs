@@ -94,12 +94,12 @@ pub struct Settings {
     pub cluster: String,
     /// Number of this broker.
     pub broker: i32,
-    /// Where it is reached, without a port.
+    /// Where clients reach it, without a port.
     pub host: String,
-    /// Port for the other brokers.
-    pub internal_port: u16,
-    /// Ports for clients, as they are open.
-    pub ports: Vec<u16>,
+    /// Where the other brokers do, and the port.
+    pub internal: (String, u16),
+    /// Ports for clients, as they are open, with the listener's name; none: as the Cluster calls that port.
+    pub ports: Vec<(Option<String>, u16)>,
     /// File with the name of the zone.
     pub zone_file: Option<PathBuf>,
 }
@@ -119,6 +119,7 @@ pub struct Registration {
     /// The session that it continues with nothing lost.
     pub continues: Option<i64>,
     ended: watch::Receiver<Option<RegistrationError>>,
+    newest: Arc<watch::Sender<i64>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -130,15 +131,36 @@ impl Registration {
         let (own, cluster_id) = shell.begin().await?;
         let (incarnation, continues) = (own.incarnation, own.continues);
         let (told, ended) = watch::channel(None);
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
+        let (stop, newest) = (CancellationToken::new(), Arc::new(watch::Sender::new(0)));
+        let (stopped, known) = (stop.clone(), newest.subscribe());
         let task = tokio::spawn(async move {
-            if let Some(Err(error)) = stopped.run_until_cancelled(shell.follow(own)).await {
+            let name = shell.name.clone();
+            let following = async {
+                tokio::select! {
+                    ended = shell.follow(own) => ended,
+                    found = newer(known, incarnation) => {
+                        Err(RegistrationError::Replaced { name, found, own: incarnation })
+                    }
+                }
+            };
+            if let Some(Err(error)) = stopped.run_until_cancelled(following).await {
                 tracing::error!(%error, "this broker must not go on");
                 told.send_replace(Some(error));
             }
         });
-        Ok(Self { cluster_id, incarnation, continues, ended, stop, task })
+        Ok(Self { cluster_id, incarnation, continues, ended, newest, stop, task })
+    }
+
+    /// Where the newest session of this broker is told that others know of. One that is newer than this ends it, though it
+    /// may not be able to see that for itself: the API refuses the token of a pod that was deleted while its node was cut
+    /// off, and a watch may have died without a word.
+    pub fn newest(&self) -> Arc<watch::Sender<i64>> {
+        self.newest.clone()
+    }
+
+    /// Whether another process has taken the number, as far as is known.
+    pub fn is_replaced(&self) -> bool {
+        self.ended.borrow().is_some()
     }
 
     /// Waits until this process must not go on, and why.
@@ -159,6 +181,15 @@ impl Registration {
         self.stop.cancel();
         // It ended by a panic at worst, which was logged.
         let _ = self.task.await;
+    }
+}
+
+/// Waits until others know of a newer session.
+async fn newer(mut newest: watch::Receiver<i64>, own: i64) -> i64 {
+    let found = newest.wait_for(|newest| *newest > own).await.map(|found| *found).ok();
+    match found {
+        Some(found) => found,
+        None => std::future::pending().await,
     }
 }
 
@@ -312,7 +343,7 @@ impl Shell {
     }
 
     async fn spec(&self, incarnation: i64, continues: Option<i64>, zone: Option<String>) -> BrokerSpec {
-        let Settings { identity, cluster, broker, host, internal_port, ports, .. } = &self.settings;
+        let Settings { identity, cluster, broker, host, internal, ports, .. } = &self.settings;
         BrokerSpec {
             cluster_name: cluster.clone(),
             id: *broker,
@@ -321,7 +352,7 @@ impl Shell {
             storage_id: Id(identity.storage),
             boot_id: Id(self.boot),
             zone,
-            endpoints: endpoints(host, *internal_port, ports, &self.listeners().await),
+            endpoints: endpoints(host, internal, ports, &self.listeners().await),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             feature_level: FEATURE_LEVEL,
             fenced: false,
@@ -340,15 +371,24 @@ impl Shell {
     }
 }
 
-/// Where the broker is reached: listeners are known to the Cluster by their ports.
-fn endpoints(host: &str, internal: u16, ports: &[u16], listeners: &[Listener]) -> Vec<Endpoint> {
-    let endpoint = |listener: String, port: u16| Endpoint { listener, host: host.to_owned(), port: port.into() };
-    let name = |port: u16| {
+/// Where the broker is reached: listeners without a name are known to the Cluster by their ports.
+fn endpoints(
+    host: &str,
+    (internal_host, internal): &(String, u16),
+    ports: &[(Option<String>, u16)],
+    listeners: &[Listener],
+) -> Vec<Endpoint> {
+    let endpoint =
+        |listener: String, host: &str, port: u16| Endpoint { listener, host: host.to_owned(), port: port.into() };
+    let by_port = |port: u16| {
         let listener = listeners.iter().find(|listener| listener.port == i32::from(port));
         listener.map_or_else(|| format!("port-{port}"), |listener| listener.name.clone())
     };
-    let clients = ports.iter().map(|&port| endpoint(name(port), port));
-    std::iter::once(endpoint(INTERNAL.to_owned(), internal)).chain(clients).collect()
+    let clients = ports.iter().map(|(name, port)| {
+        let name = name.clone().unwrap_or_else(|| by_port(*port));
+        endpoint(name, host, *port)
+    });
+    std::iter::once(endpoint(INTERNAL.to_owned(), internal_host, *internal)).chain(clients).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod connection;
 mod connections;
+mod network;
 mod request_body;
 mod response_body;
 
@@ -13,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +23,7 @@ use tonic_health::server::HealthReporter;
 
 use self::connection::Protocol;
 use self::connections::{Connections, Stage};
+use self::network::Listening;
 use crate::allocator::Decay;
 use crate::brokers::INTERNAL;
 use crate::memory::{Budget, Shares};
@@ -32,9 +33,8 @@ use crate::service::{self, Broker};
 
 pub(crate) use connection::MAX_STREAMS;
 pub use connection::{Connection, Outbox};
+pub use network::{Network, Socket, Stream};
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
 /// How often tokens and readiness are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -71,6 +71,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Who is let in.
     pub authenticator: Authenticator,
+    /// On which network.
+    pub network: Network,
 }
 
 impl Default for Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             memory_limit: 1 << 30,
             drain_timeout: Duration::from_secs(10),
             authenticator: Authenticator::default(),
+            network: Network::TCP,
         }
     }
 }
@@ -152,7 +155,7 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
     let routes = service::routes(&broker, options.advertise.as_deref())?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("ready", ServingStatus::Serving).await;
-    let (shared, listening) = begin(Protocol::CLIENTS, options, routes.add_service(health), &broker.metrics)?;
+    let (shared, listening) = begin(Protocol::CLIENTS, options, routes.add_service(health), &broker.metrics).await?;
     let keeping = tokio::spawn(keep_house(shared.clone(), broker, reporter.clone()));
     let before = async move {
         keeping.abort();
@@ -164,7 +167,7 @@ pub async fn serve(options: Options, broker: Arc<Broker>, shutdown: Cancellation
 /// As [`serve`], for other brokers, at one address: they are trusted to say for whom they ask. The memory limit is that of
 /// the broker; what they may occupy is half as much as clients may, and apart from it, so that brokers that forward to each
 /// other never wait for each other's memory.
-pub fn serve_internal(
+pub async fn serve_internal(
     address: SocketAddr,
     routes: Routes,
     options: Options,
@@ -174,20 +177,16 @@ pub fn serve_internal(
     let listener = Listener { name: Arc::from(INTERNAL), address, exposed: false };
     let memory_limit = options.memory_limit / 2;
     let options = Options { listen: vec![listener], memory_limit, ..options };
-    let (shared, listening) = begin(Protocol::BROKERS, options, routes, metrics)?;
+    let (shared, listening) = begin(Protocol::BROKERS, options, routes, metrics).await?;
     Ok(run(shared, listening, shutdown, std::future::ready(())))
 }
 
-type Listening = Vec<(TcpListener, Arc<Listener>)>;
-
-fn begin(
+async fn begin(
     protocol: Protocol,
     options: Options,
     routes: Routes,
     metrics: &Arc<Metrics>,
-) -> Result<(Arc<Shared>, Listening), ServeError> {
-    let listen = |listener: &Listener| Ok((listen(listener.address)?, Arc::new(listener.clone())));
-    let listeners = options.listen.iter().map(listen).collect::<Result<Vec<_>, ServeError>>()?;
+) -> Result<(Arc<Shared>, Vec<Listening>), ServeError> {
     let shares = Shares::of_limit(options.memory_limit);
     let shared = Arc::new(Shared {
         protocol,
@@ -201,21 +200,23 @@ fn begin(
         metrics: Arc::clone(metrics),
         connections: TaskTracker::new(),
     });
-    Ok((shared, listeners))
+    let mut listening = Vec::with_capacity(shared.options.listen.len());
+    for listener in &shared.options.listen {
+        let opened = shared.options.network.listen(Arc::new(listener.clone()), shared.clone()).await;
+        listening.push(opened.map_err(|cause| ServeError::Listen { address: listener.address, cause })?);
+    }
+    Ok((shared, listening))
 }
 
 /// Accepts until `shutdown`; then does what comes `before`, and drains.
 fn run(
     shared: Arc<Shared>,
-    listening: Listening,
+    listening: Vec<Listening>,
     shutdown: CancellationToken,
     before: impl Future<Output = ()> + Send + 'static,
 ) -> Server {
-    let addresses = listening.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
-    let accepting: Vec<_> = listening
-        .into_iter()
-        .map(|(socket, listener)| tokio::spawn(accept(socket, listener, shared.clone())))
-        .collect();
+    let (addresses, accepting): (Vec<_>, Vec<_>) = listening.into_iter().unzip();
+    let accepting: Vec<_> = accepting.into_iter().map(tokio::spawn).collect();
     let sweeping = tokio::spawn(watch_memory(shared.clone()));
     let stopped = tokio::spawn(async move {
         shutdown.cancelled().await;
@@ -227,17 +228,7 @@ fn run(
     Server { addresses, stopped }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let bind = || -> std::io::Result<TcpListener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bind().map_err(|cause| ServeError::Listen { address, cause })
-}
-
-async fn accept(socket: TcpListener, listener: Arc<Listener>, shared: Arc<Shared>) {
+async fn accept<S: Socket>(socket: S, listener: Arc<Listener>, shared: Arc<Shared>) {
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => take(stream, peer, &listener, &shared),
@@ -250,7 +241,7 @@ async fn accept(socket: TcpListener, listener: Arc<Listener>, shared: Arc<Shared
     }
 }
 
-fn take(stream: TcpStream, peer: SocketAddr, listener: &Arc<Listener>, shared: &Arc<Shared>) {
+fn take<S: Stream>(stream: S, peer: SocketAddr, listener: &Arc<Listener>, shared: &Arc<Shared>) {
     if shared.connections.len() >= shared.options.max_connections {
         shared.metrics.refused_connections.inc();
         return;

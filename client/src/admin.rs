@@ -29,6 +29,7 @@ pub struct Admin(pub(crate) Arc<Shared>);
 pub struct NewTopic {
     name: String,
     partitions: i32,
+    replication_factor: i32,
     config: BTreeMap<String, String>,
 }
 
@@ -44,6 +45,12 @@ impl NewTopic {
         self
     }
 
+    /// Replicas of each partition, from 1; without it as the cluster says. A broker that runs alone refuses more than one.
+    pub fn replication_factor(mut self, replicas: i32) -> Self {
+        self.replication_factor = replicas;
+        self
+    }
+
     /// Sets a configuration key, by Kafka's name (`retention.ms`) or Taffrail's (`durability`).
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.insert(key.into(), value.into());
@@ -55,6 +62,7 @@ impl NewTopic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChange {
     partitions: i32,
+    replication_factor: i32,
     set: BTreeMap<String, String>,
     unset: Vec<String>,
 }
@@ -68,6 +76,12 @@ impl TopicChange {
     /// The new number of partitions, not below the present one.
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = partitions;
+        self
+    }
+
+    /// The new number of replicas of each partition. Those that are added catch up while the topic is served.
+    pub fn replication_factor(mut self, replicas: i32) -> Self {
+        self.replication_factor = replicas;
         self
     }
 
@@ -124,17 +138,18 @@ impl Admin {
 
     /// Makes a topic; with `validate_only`, only checks whether it could be made.
     pub async fn create_topic(&self, topic: NewTopic, validate_only: bool) -> Result<TopicDescription> {
-        let config = topic.config.into_iter().collect();
-        let request = v1::CreateTopicRequest { name: topic.name, partitions: topic.partitions, config, validate_only };
+        let NewTopic { name, partitions, replication_factor, config } = topic;
+        let config = config.into_iter().collect();
+        let request = v1::CreateTopicRequest { name, partitions, config, validate_only, replication_factor };
         let answer = self.change(request, |mut c, r| async move { c.create_topic(r).await }).await?;
         described(answer.topic)
     }
 
     /// Adds partitions, changes configuration; with `validate_only`, only checks whether that could be done.
     pub async fn alter_topic(&self, name: &str, change: TopicChange, validate_only: bool) -> Result<TopicDescription> {
-        let TopicChange { partitions, set, unset } = change;
-        let set = set.into_iter().collect();
-        let request = v1::AlterTopicRequest { name: name.to_owned(), partitions, set, unset, validate_only };
+        let TopicChange { partitions, replication_factor, set, unset } = change;
+        let (name, set) = (name.to_owned(), set.into_iter().collect());
+        let request = v1::AlterTopicRequest { name, partitions, set, unset, validate_only, replication_factor };
         let answer = self.change(request, |mut c, r| async move { c.alter_topic(r).await }).await?;
         described(answer.topic)
     }
@@ -188,6 +203,14 @@ impl Admin {
             .call_leader((topic, partition), request, |c, r| async move { admin_client(c).delete_records(r).await })
             .await?;
         Ok(answer.log_start_offset)
+    }
+
+    /// Has this broker's replica lead a partition that has no leader and waits for a person. **Acknowledged records that its log
+    /// lacks are lost.** Answers the leader epoch in which it leads.
+    pub async fn recover_partition_accepting_loss(&self, topic: &str, partition: i32, broker: i32) -> Result<i32> {
+        let topic = topic.to_owned();
+        let request = v1::RecoverPartitionRequest { topic, partition, broker, accept_data_loss: true };
+        Ok(self.change(request, |mut c, r| async move { c.recover_partition(r).await }).await?.leader_epoch)
     }
 
     /// State of the broker that answers.

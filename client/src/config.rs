@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tonic::transport::Uri;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,6 +23,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long a call may take, its retries included. Default 30 s. Producers have a delivery timeout of their own.
     pub request_timeout: Duration,
+    /// Makes a channel that connects when it is used: simulations have a network of their own.
+    #[doc(hidden)]
+    pub dial: fn(Endpoint) -> Channel,
 }
 
 impl ClientConfig {
@@ -34,6 +37,7 @@ impl ClientConfig {
             token_file: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            dial: |endpoint| endpoint.connect_lazy(),
         }
     }
 

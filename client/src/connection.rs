@@ -54,6 +54,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Connections {
     credentials: Credentials,
     connect_timeout: Duration,
+    dial: fn(Endpoint) -> Channel,
     open: Mutex<HashMap<(Purpose, String), Vec<Open>>>,
 }
 
@@ -80,6 +81,7 @@ impl Connections {
         Self {
             credentials: Credentials::new(config.token_file.clone()),
             connect_timeout: config.connect_timeout,
+            dial: config.dial,
             open: Mutex::default(),
         }
     }
@@ -127,7 +129,7 @@ impl Connections {
             .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        Ok(endpoint.connect_lazy())
+        Ok((self.dial)(endpoint))
     }
 }
 

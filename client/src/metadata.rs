@@ -28,6 +28,8 @@ pub(crate) struct TopicInfo {
     pub(crate) name: Arc<str>,
     pub(crate) id: String,
     pub(crate) partitions: Vec<Leader>,
+    /// Broker ids of the in-sync replicas, by the same index.
+    pub(crate) in_sync: Vec<Vec<i32>>,
     /// Largest batch; 0 when the broker did not say.
     pub(crate) max_message_bytes: u32,
 }
@@ -40,10 +42,18 @@ pub(crate) struct Leader {
     pub(crate) epoch: i32,
 }
 
+/// Where a broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Broker {
+    /// `host:port`.
+    endpoint: String,
+    zone: Option<String>,
+}
+
 /// All that is known at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    brokers: HashMap<i32, String>,
+    brokers: HashMap<i32, Broker>,
     topics: HashMap<Arc<str>, Arc<TopicInfo>>,
 }
 
@@ -55,7 +65,21 @@ impl Snapshot {
     /// `host:port` of a partition's leader.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<&str> {
         let leader = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
-        self.brokers.get(&leader.broker).map(String::as_str)
+        self.brokers.get(&leader.broker).map(|broker| broker.endpoint.as_str())
+    }
+
+    /// `host:port` of an in-sync replica in this zone. `None`: there is none, or the leader itself is there.
+    pub(crate) fn replica_in(&self, zone: &str, topic: &str, partition: i32) -> Option<&str> {
+        let (topic, index) = (self.topics.get(topic)?, usize::try_from(partition).ok()?);
+        let leader = topic.partitions.get(index).filter(|leader| leader.broker >= 0)?.broker;
+        let is_near = |id: &i32| self.brokers.get(id).is_some_and(|broker| broker.zone.as_deref() == Some(zone));
+        let near: Vec<i32> = topic.in_sync.get(index)?.iter().copied().filter(is_near).collect();
+        if near.contains(&leader) {
+            return None;
+        }
+        // Where a zone has several, readers of different partitions ask different ones.
+        let chosen = near.get(index.checked_rem(near.len())?)?;
+        Some(self.brokers.get(chosen)?.endpoint.as_str())
     }
 
     /// The epoch under which a partition is led: who is told it and does not lead says so, instead of passing things on.
@@ -65,7 +89,7 @@ impl Snapshot {
     }
 
     pub(crate) fn brokers(&self) -> impl Iterator<Item = &str> {
-        self.brokers.values().map(String::as_str)
+        self.brokers.values().map(|broker| broker.endpoint.as_str())
     }
 
     /// What is known once an answer to a question for `asked` has come. A topic that was asked for and is not in the
@@ -74,7 +98,7 @@ impl Snapshot {
         let mut next = self.clone();
         if !answer.brokers.is_empty() {
             let known = answer.brokers.into_iter().filter(|b| !b.endpoint.is_empty());
-            next.brokers = known.map(|b| (b.id, b.endpoint)).collect();
+            next.brokers = known.map(|b| (b.id, Broker { endpoint: b.endpoint, zone: b.zone })).collect();
         }
         next.topics.retain(|name, _| !asked.contains(name));
         for topic in answer.topics.into_iter().filter(|t| asked.contains(t.name.as_str())) {
@@ -90,13 +114,16 @@ fn topic_info(topic: TopicMetadata, known: Option<&TopicInfo>) -> TopicInfo {
     let known = known.filter(|k| k.id == topic.topic_id);
     let mut partitions: Vec<_> = topic.partitions;
     partitions.sort_unstable_by_key(|p| p.index);
-    let newest = |(i, told): (usize, Leader)| match known.and_then(|k| k.partitions.get(i)) {
-        Some(old) if old.epoch > told.epoch => *old,
-        _ => told,
-    };
-    let told = partitions.into_iter().map(|p| Leader { broker: p.leader, epoch: p.leader_epoch });
+    let newest =
+        |(i, told): (usize, (Leader, Vec<i32>))| match known.and_then(|k| k.partitions.get(i).zip(k.in_sync.get(i))) {
+            Some((old, in_sync)) if old.epoch > told.0.epoch => (*old, in_sync.clone()),
+            _ => told,
+        };
+    let told = partitions.into_iter().map(|p| (Leader { broker: p.leader, epoch: p.leader_epoch }, p.isr));
+    let (partitions, in_sync) = told.enumerate().map(newest).unzip();
     TopicInfo {
-        partitions: told.enumerate().map(newest).collect(),
+        partitions,
+        in_sync,
         name: topic.name.into(),
         id: topic.topic_id,
         max_message_bytes: topic.max_message_bytes,
@@ -270,7 +297,7 @@ mod tests {
         };
         let endpoint = format!("broker-{leader}:9094");
         GetMetadataResponse {
-            brokers: vec![BrokerEndpoint { id: leader, endpoint }],
+            brokers: vec![BrokerEndpoint { id: leader, endpoint, ..BrokerEndpoint::default() }],
             topics: vec![topic],
             ..GetMetadataResponse::default()
         }
@@ -297,6 +324,47 @@ mod tests {
         assert_eq!((new.leader_epoch("t", 0), new.leader_epoch("t", 1)), (Some(0), None));
         assert_eq!(new.leader("t", 1), None);
         assert_eq!(new.leader("t", -1), None);
+    }
+
+    #[test]
+    fn r3_only_an_in_sync_replica_of_the_zone_stands_in_for_a_leader_elsewhere() {
+        let broker = |(id, zone): (i32, Option<&str>)| BrokerEndpoint {
+            id,
+            endpoint: format!("broker-{id}:9094"),
+            zone: zone.map(str::to_owned),
+            draining: false,
+        };
+        let brokers = [(0, Some("a")), (1, Some("b")), (2, Some("b")), (3, Some("c")), (4, None)].map(broker);
+        let partition = |(index, leader, isr): (i32, i32, &[i32])| PartitionMetadata {
+            index,
+            leader,
+            replicas: vec![0, 1, 2, 3, 4],
+            isr: isr.to_vec(),
+            ..PartitionMetadata::default()
+        };
+        let partitions: [(i32, i32, &[i32]); 4] =
+            [(0, 0, &[0, 1, 2, 4]), (1, 0, &[0, 1, 2]), (2, 1, &[0, 1, 2]), (3, -1, &[1])];
+        let topic = TopicMetadata {
+            name: "t".into(),
+            partitions: partitions.map(partition).to_vec(),
+            ..TopicMetadata::default()
+        };
+        let answer =
+            GetMetadataResponse { brokers: brokers.to_vec(), topics: vec![topic], ..GetMetadataResponse::default() };
+        let snapshot = Snapshot::default().merge(&asked(), answer);
+        for (zone, partition, replica, why) in [
+            ("b", 0, Some("broker-1:9094"), "in sync there"),
+            ("b", 1, Some("broker-2:9094"), "another partition asks another one"),
+            ("b", 2, None, "the leader is there"),
+            ("a", 0, None, "the leader is there"),
+            ("a", 2, Some("broker-0:9094"), "in sync there"),
+            ("c", 0, None, "that replica is not in sync"),
+            ("d", 0, None, "no such zone"),
+            ("b", 3, None, "nobody leads"),
+            ("b", 4, None, "no such partition"),
+        ] {
+            assert_eq!(snapshot.replica_in(zone, "t", partition), replica, "{zone} {partition}: {why}");
+        }
     }
 
     #[test]

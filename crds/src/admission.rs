@@ -127,6 +127,12 @@ pub fn standalone(topic: &Topic) -> Vec<Fault> {
     [
         one_only(spec.replication_factor, &["spec", "replicationFactor"]),
         one_only(spec.config.min_in_sync_replicas, &["spec", "config", "minInSyncReplicas"]),
+        spec.survives.map(|_| {
+            Fault::new(
+                FieldPath::fields(["spec", "survives"]),
+                "a standalone broker has no other to go on: leave it out",
+            )
+        }),
     ]
     .into_iter()
     .flatten()

@@ -2,7 +2,7 @@
 //!
 //! The user writes `spec`, the operator `status`. What is not set stays so in the object, and the methods give what is in
 //! force, so that a later version may choose better defaults. Fields that nothing obeys yet are left out: TLS and
-//! authentication of listeners, quotas and declared guarantees come as optional fields.
+//! authentication of listeners, and quotas, come as optional fields.
 
 // The derive of KubeSchema repeats the structs where nothing reaches them.
 #![allow(unreachable_pub)]
@@ -11,18 +11,21 @@ mod defaults;
 mod failover;
 mod listener;
 mod pod;
+mod rebalance;
 mod status;
 mod storage;
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::topic::{TopicConfig, TopicSpec};
+use crate::size::Size;
+use crate::topic::{Survives, TopicConfig, TopicSpec};
 
 pub use defaults::TopicDefaults;
 pub use failover::Failover;
 pub use listener::{Expose, ExposeType, Listener, Protocol};
 pub use pod::{EnvVar, Pod, ResourceAmounts, Resources, Toleration};
+pub use rebalance::Rebalance;
 pub use status::{BootstrapAddress, ClusterStatus, PendingRestart};
 pub use storage::{ClaimPolicy, Storage};
 
@@ -66,7 +69,13 @@ pub const ADMIN_PORT: i32 = 9095;
 #[x_kube(
     validation = Rule::new("!has(self.topicDefaults.replicationFactor) || self.topicDefaults.replicationFactor <= self.replicas")
         .message("topicDefaults.replicationFactor is higher than replicas, so that no topic could be placed: lower it, or ask for more brokers")
-        .field_path(".topicDefaults.replicationFactor")
+        .field_path(".topicDefaults.replicationFactor"),
+    validation = Rule::new("!has(self.topicDefaults.survives) || self.replicas > 1")
+        .message("topicDefaults.survives asks for what one broker cannot give: ask for 2 brokers at least, or leave survives out")
+        .field_path(".topicDefaults.survives"),
+    validation = Rule::new("!has(self.topicDefaults.survives) || has(self.topicDefaults.replicationFactor) || !has(self.topicDefaults.config.minInSyncReplicas) || self.topicDefaults.config.minInSyncReplicas < (self.replicas < 3 ? self.replicas : 3)")
+        .message("topicDefaults.config.minInSyncReplicas is not lower than the number of replicas (3, or the number of brokers), so that no acks=all write would go on after a loss, which survives asks for: lower it, or set topicDefaults.replicationFactor higher")
+        .field_path(".topicDefaults.survives")
 )]
 pub struct ClusterSpec {
     /// Number of brokers, from 1 to 100. `kubectl scale` sets it. A lower number moves the partitions off the brokers with
@@ -123,6 +132,17 @@ pub struct ClusterSpec {
     #[schemars(length(min = 1, max = 317))]
     pub zone_label: Option<String>,
 
+    /// Whether replicas move from brokers that have more of them to those that have less. New partitions go to the brokers that
+    /// have least in any case. Default: Disabled.
+    #[serde(default)]
+    pub rebalance: Rebalance,
+
+    /// How many bytes a second a broker copies, at the most, for replicas that are not in sync: a size from 1Mi. Higher, they
+    /// are in sync sooner; lower, producers feel it less. Replicas in sync are never held back. Default: 100Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!quantity(string(self)).isLessThan(quantity('1Mi'))").message("catchUpRate is 1Mi a second at least"))]
+    pub catch_up_rate: Option<Size>,
+
     /// How soon a dead broker is noticed.
     #[serde(default)]
     pub failover: Failover,
@@ -135,6 +155,17 @@ pub struct ClusterSpec {
 impl ClusterSpec {
     /// Default of [`ClusterSpec::zone_label`].
     pub const DEFAULT_ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+    /// Default of [`ClusterSpec::catch_up_rate`]: 100 MiB a second.
+    pub const DEFAULT_CATCH_UP_RATE: u64 = 100 << 20;
+    /// Smallest [`ClusterSpec::catch_up_rate`].
+    pub const LEAST_CATCH_UP_RATE: u64 = 1 << 20;
+
+    /// How many bytes a second a broker copies for replicas that are not in sync, never below
+    /// [`Self::LEAST_CATCH_UP_RATE`] whatever the field says.
+    pub fn catch_up_rate(&self) -> u64 {
+        self.catch_up_rate.map_or(Self::DEFAULT_CATCH_UP_RATE, |rate| rate.as_bytes().max(Self::LEAST_CATCH_UP_RATE))
+    }
 
     /// The label of nodes that names their zone.
     pub fn zone_label(&self) -> &str {
@@ -159,6 +190,11 @@ impl ClusterSpec {
     /// Replicas of a topic's partitions.
     pub fn replicas_of(&self, topic: &TopicSpec) -> i32 {
         topic.replication_factor.unwrap_or_else(|| self.replication_factor())
+    }
+
+    /// What a topic declares to survive, or the Cluster for it.
+    pub fn survives_of(&self, topic: &TopicSpec) -> Option<Survives> {
+        topic.survives.or(self.topic_defaults.survives)
     }
 
     /// How many of them must have a record before a write with acks=all succeeds.
@@ -188,6 +224,7 @@ mod tests {
         assert_eq!(spec.replicas, 3);
         assert_eq!(spec.replication_factor(), 3);
         assert_eq!(spec.zone_label(), "topology.kubernetes.io/zone");
+        assert_eq!((spec.rebalance, spec.catch_up_rate()), (Rebalance::Off, 100 << 20));
         let listeners = spec.listeners();
         assert_eq!((listeners.len(), listeners[0].name.as_str(), listeners[0].port), (1, "grpc", 9094));
     }
@@ -215,6 +252,22 @@ mod tests {
         );
         let config = TopicConfig { min_in_sync_replicas: Some(1), ..TopicConfig::default() };
         assert_eq!(of(&TopicSpec { config, ..topic }), (4, 1));
+    }
+
+    #[test]
+    fn a_topic_declares_what_it_survives_or_the_cluster_does() {
+        let spec = spec(json!({"storage": {"size": "1Gi"}, "topicDefaults": {"survives": "Broker"}}));
+        let own = TopicSpec { survives: Some(Survives::Zone), ..TopicSpec::default() };
+        assert_eq!(spec.survives_of(&own), Some(Survives::Zone));
+        assert_eq!(spec.survives_of(&TopicSpec::default()), Some(Survives::Broker));
+    }
+
+    #[test]
+    fn nothing_copies_slower_than_the_least_rate() {
+        for (rate, expected) in [("1k", 1 << 20), ("1Mi", 1 << 20), ("2Gi", 2 << 30)] {
+            let spec = spec(json!({"storage": {"size": "1Gi"}, "catchUpRate": rate}));
+            assert_eq!(spec.catch_up_rate(), expected, "{rate}");
+        }
     }
 
     #[test]

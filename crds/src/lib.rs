@@ -23,6 +23,7 @@ pub mod kind;
 pub mod last_seen;
 pub mod manifest;
 pub mod name;
+pub mod recover;
 pub mod reference;
 pub mod size;
 pub mod slice;

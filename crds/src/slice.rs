@@ -218,6 +218,12 @@ pub struct PartitionState {
     #[serde(default)]
     pub recovering: bool,
 
+    /// Leader epoch of the last election without proof that the leader had every acknowledged record. Not set: there was none.
+    /// What replicas took for committed before it, they give up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = i32::MAX))]
+    pub unclean_leader_epoch: Option<i32>,
+
     /// How many replicas must have a record before acks=all succeeds, from 1 to 7: what decisions about this state go by.
     #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
     pub min_in_sync_replicas: i32,
@@ -229,6 +235,18 @@ pub struct PartitionState {
     /// What happens when no replica is left that is known to have every acknowledged record. Default: Balanced.
     #[serde(default)]
     pub unclean_recovery: UncleanRecovery,
+}
+
+impl PartitionState {
+    /// Brokers that shall have a replica, in the order of preference: all but those that go.
+    pub fn wanted(&self) -> impl Iterator<Item = i32> + '_ {
+        self.replicas.iter().copied().filter(|broker| !self.removing.contains(broker))
+    }
+
+    /// Replicas are on their way from some brokers to others.
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
 }
 
 /// A replica of a partition in one uptime session of its broker.

@@ -56,7 +56,13 @@ pub const MAX_REPLICATION_FACTOR: i32 = 7;
         .field_path(".topicName"),
     validation = Rule::new("!has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas <= self.replicationFactor")
         .message("minInSyncReplicas is higher than replicationFactor, so that no acks=all write could ever succeed: lower it")
-        .field_path(".config.minInSyncReplicas")
+        .field_path(".config.minInSyncReplicas"),
+    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || self.replicationFactor > 1")
+        .message("one replica survives no loss: set a replicationFactor of 2 at least, or leave survives out")
+        .field_path(".survives"),
+    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas < self.replicationFactor")
+        .message("with minInSyncReplicas as high as replicationFactor no acks=all write would go on after a loss, which survives asks for: lower it")
+        .field_path(".survives")
 )]
 pub struct TopicSpec {
     /// The Cluster whose brokers hold the topic. It cannot change. A standalone broker is its own cluster and does not
@@ -88,6 +94,11 @@ pub struct TopicSpec {
     #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
     pub replication_factor: Option<i32>,
 
+    /// What the topic must survive. Default: as the cluster says.
+    // The schema of an optional enum takes its description from the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survives: Option<Survives>,
+
     /// How records are kept and checked.
     #[serde(default)]
     pub config: TopicConfig,
@@ -95,6 +106,27 @@ pub struct TopicSpec {
     /// What becomes of the data when the Topic object is deleted. Default: Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+}
+
+/// Whose loss a topic must survive: of any one Broker, or of all brokers of any one Zone, such that writes with acks=all go on
+/// and no acknowledged record is lost. It changes nothing: the condition SurvivesAsDeclared says whether it holds right now,
+/// and why not. Default: what topicDefaults.survives of the Cluster says, otherwise nothing is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Survives {
+    /// The loss of any one broker.
+    Broker,
+    /// The loss of all brokers of any one zone.
+    Zone,
+}
+
+impl Survives {
+    /// The word in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Broker => "Broker",
+            Self::Zone => "Zone",
+        }
+    }
 }
 
 /// Names a Cluster.
@@ -275,6 +307,7 @@ impl Default for TopicSpec {
             topic_name: None,
             partitions: 1,
             replication_factor: None,
+            survives: None,
             config: TopicConfig::default(),
             deletion_policy: DeletionPolicy::default(),
         }

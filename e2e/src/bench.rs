@@ -3,7 +3,7 @@
 //! - [`parts`]: what there is to measure; [`sitting`]: one run; [`figures`]: what must be reached;
 //! - [`limits`]: what the machine can do; [`load`], [`appender`]: load without the client library, and without a broker;
 //! - [`engine`], [`cold`], [`mixed`], [`stream`], [`produce`], [`client`], [`scale`], [`group`], [`coordinator`] with
-//!   [`members`], [`hostile`], [`cluster`]: the parts;
+//!   [`members`], [`hostile`], [`cluster`], [`failover`]: the parts;
 //! - [`probe`], [`profile`]: what a process used, and where; [`results`], [`environment`], [`report`]: what is written down.
 
 pub mod appender;
@@ -13,6 +13,7 @@ pub mod cold;
 pub mod coordinator;
 pub mod engine;
 pub mod environment;
+pub mod failover;
 pub mod figures;
 pub mod group;
 pub mod hostile;

@@ -4,6 +4,7 @@
 //! read proves what it is and that no byte of it changed, and a history keeps numbers only.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// Digits of the number that a value begins with.
 const NUMBER: usize = 16;
@@ -40,6 +41,26 @@ pub enum Told {
     Refused,
 }
 
+/// One record of a load: what its writer was told of it, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Number of the record.
+    pub id: u64,
+    /// What became of it.
+    pub told: Told,
+    /// When it was handed to the producer.
+    pub sent: Instant,
+    /// When the writer was told.
+    pub at: Instant,
+}
+
+impl Answer {
+    /// Of a record that was sent then, told now.
+    pub fn now(id: u64, sent: Instant, told: Told) -> Self {
+        Self { id, told, sent, at: Instant::now() }
+    }
+}
+
 /// What readers of a topic saw: partition → offset → number of the record; `None` is a value that nobody wrote so.
 pub type Seen = BTreeMap<i32, BTreeMap<i64, Option<u64>>>;
 
@@ -69,6 +90,8 @@ pub const LOAD: u64 = 1 << 32;
 #[derive(Debug, Default)]
 pub struct History {
     told: HashMap<u64, Told>,
+    /// When each was sent and told of, where that is known.
+    times: HashMap<u64, (Instant, Instant)>,
     /// Writers of each load, who number their records alternately and upward; 0: it is not known who wrote what.
     writers: u64,
 }
@@ -76,7 +99,7 @@ pub struct History {
 impl History {
     /// Of writers' records; numbers must not repeat.
     pub fn new(told: impl IntoIterator<Item = (u64, Told)>) -> Self {
-        Self { told: told.into_iter().collect(), writers: 0 }
+        Self { told: told.into_iter().collect(), ..Self::default() }
     }
 
     /// Of so many writers, each of whom sent its records in the order of their numbers.
@@ -84,16 +107,48 @@ impl History {
         Self { writers, ..Self::new(told) }
     }
 
+    /// As [`by_writers`](Self::by_writers), with times.
+    pub fn of_answers(answers: &[Answer], writers: u64) -> Self {
+        let told = answers.iter().map(|answer| (answer.id, answer.told));
+        let times = answers.iter().map(|answer| (answer.id, (answer.sent, answer.at))).collect();
+        Self { times, ..Self::by_writers(told, writers) }
+    }
+
     /// Adds what others were told.
     pub fn extend(&mut self, other: Self) {
         let same = self.told.is_empty() || self.writers == other.writers;
         self.writers = if same { other.writers } else { 0 };
         self.told.extend(other.told);
+        self.times.extend(other.times);
+    }
+
+    /// How many records were told so.
+    pub fn count(&self, told: impl Fn(Told) -> bool) -> usize {
+        self.told.values().filter(|answer| told(**answer)).count()
+    }
+
+    /// When a record was sent, and when its writer was told what became of it.
+    pub fn times(&self, id: u64) -> Option<(Instant, Instant)> {
+        self.times.get(&id).copied()
+    }
+
+    /// Acknowledged within a time, and sent within it.
+    pub fn sent_and_acked(&self, from: Instant, to: Instant) -> usize {
+        let within = |id: &u64| self.times.get(id).is_some_and(|(sent, at)| *sent >= from && *at <= to);
+        self.told.iter().filter(|(id, told)| matches!(told, Told::Acked { .. }) && within(id)).count()
+    }
+
+    /// The time from send to acknowledgement that so many of a thousand records did not exceed.
+    pub fn latency(&self, per_mille: usize) -> Option<Duration> {
+        let acked = self.told.iter().filter(|(_, told)| matches!(told, Told::Acked { .. }));
+        let mut taken: Vec<_> = acked.filter_map(|(id, _)| self.times(*id)).map(|(sent, at)| at - sent).collect();
+        taken.sort_unstable();
+        taken.get((taken.len() * per_mille / 1000).min(taken.len().saturating_sub(1))).copied()
     }
 
     /// Records that were acknowledged.
     pub fn acked(&self) -> usize {
-        self.told.values().filter(|told| matches!(told, Told::Acked { .. })).count()
+        self.count(|told| matches!(told, Told::Acked { .. }))
     }
 
     /// Records of all kinds.
@@ -233,6 +288,22 @@ mod tests {
         assert_eq!(check(&[0, 3, 2, 5, 7, 4]), [], "two writers in each other's way");
         assert_eq!(check(&[0, 4, 2]), [Violation::Disordered { id: 2, after: 4, found: (0, 2) }]);
         assert_eq!(check(&[LOAD, LOAD + 2, 0, 2]), [], "another load is another writer");
+    }
+
+    #[test]
+    fn times_tell_what_was_acknowledged_when_and_how_fast() {
+        let begin = Instant::now();
+        let after = |millis| begin + Duration::from_millis(millis);
+        let acked = Told::Acked { partition: 0, offset: None };
+        let answer = |id, told, sent, at| Answer { id, told, sent: after(sent), at: after(at) };
+        let answers = [answer(0, acked, 0, 10), answer(1, acked, 20, 50), answer(2, Told::Unknown, 20, 30)];
+        let history = History::of_answers(&answers, 1);
+        assert_eq!(history.sent_and_acked(begin, after(49)), 1);
+        assert_eq!(history.sent_and_acked(after(1), after(50)), 1);
+        assert_eq!(history.count(|told| told == Told::Unknown), 1);
+        let millis = |per_mille| history.latency(per_mille).map(|taken| taken.as_millis());
+        assert_eq!((millis(0), millis(499), millis(500), millis(1000)), (Some(10), Some(10), Some(30), Some(30)));
+        assert_eq!(History::default().latency(500), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Nothing outlives its test: the last handle that goes out of scope ends both by their ids, and should the test's process
 //! be killed, the kernel kills them ([`keeper`]).
 
+pub mod api_writes;
 mod keeper;
 pub mod lab;
 pub mod members;

@@ -8,11 +8,13 @@
 //! - [`http2`]: connections that break the rules. [`hostile`]: thousands of clients of that kind, and what they can do.
 //! - [`group`]: members of consumer groups, and the judge of what they did.
 //! - [`kubernetes`]: a real API server.
+//! - [`faults`]: the fault table, and what it is made on.
 //! - [`flights`]: the real input.
 
 pub mod bench;
 pub mod cli;
 pub mod damage;
+pub mod faults;
 pub mod flights;
 pub mod group;
 pub mod history;

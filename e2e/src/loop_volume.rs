@@ -12,6 +12,11 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 
 /// Set it to pass without the tests that need root.
 pub const SKIP: &str = "TAFFRAIL_SKIP_ROOT_TESTS";
+/// The ioctl EXT4_IOC_SHUTDOWN (linux/fs/ext4/ext4.h, `_IOR('X', 125, __u32)`) without flushing the journal, of the file system
+/// that the argument is on. It is made by Python, since our Rust has no `unsafe`.
+pub const SHUT_DOWN: &str = "import fcntl, os, struct, sys\n\
+    EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2\n\
+    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), EXT4_IOC_SHUTDOWN, struct.pack('I', NOLOGFLUSH))";
 const PREFIX: &str = "taffrail-volume-";
 
 /// Whether tests that need root may run; an error when they could neither run nor were told to be skipped.
@@ -67,14 +72,9 @@ impl LoopVolume {
         run(Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.path()))
     }
 
-    /// Loses all that was not synced, and fails every access from now on, as a power failure does: the ioctl
-    /// EXT4_IOC_SHUTDOWN (linux/fs/ext4/ext4.h, `_IOR('X', 125, __u32)`) without flushing the journal. It is made by
-    /// Python, since our Rust has no `unsafe`.
+    /// Loses all that was not synced, and fails every access from now on, as a power failure does ([`SHUT_DOWN`]).
     pub fn shut_down(&self) -> Result<()> {
-        const IOCTL: &str = "import fcntl, os, struct, sys\n\
-            EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2\n\
-            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), EXT4_IOC_SHUTDOWN, struct.pack('I', NOLOGFLUSH))";
-        run(Command::new("python3").args(["-c", IOCTL]).arg(self.path()))
+        run(Command::new("python3").args(["-c", SHUT_DOWN]).arg(self.path()))
     }
 
     /// Mounts it anew, as after a power failure. Nobody may use it any more.

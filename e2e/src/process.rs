@@ -26,10 +26,24 @@ pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// The ports of broker 0 of a cluster in one process that has so many: those between brokers, for clients, for metrics.
+fn free_ports(brokers: u16) -> Result<[SocketAddr; 3]> {
+    for _ in 0..100 {
+        let first = free_address()?;
+        let of = |offset: u16| Some(SocketAddr::new(first.ip(), first.port().checked_add(offset)?));
+        let all = (0..brokers).flat_map(|broker| (0..3).map(move |server| of(10 * broker + server)));
+        let taken: Option<Vec<_>> = all.map(|address| TcpListener::bind(address?).ok()).collect();
+        if let (Some(_), Some(clients), Some(admin)) = (taken, of(1), of(2)) {
+            return Ok([first, clients, admin]);
+        }
+    }
+    bail!("no free ports for {brokers} brokers")
+}
+
 /// How to start a broker.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
-    /// The subcommand: standalone, or cluster.
+    /// The subcommand: standalone, cluster or dev.
     pub mode: String,
     /// Where its data is.
     pub data_dir: PathBuf,
@@ -60,6 +74,13 @@ impl BrokerOptions {
             under: vec![],
             log: dir.join("broker.log"),
         })
+    }
+
+    /// A cluster of so many brokers in one process, with its data in `dir/data`. Listeners and metrics are those of broker 0.
+    pub fn dev(dir: &Path, brokers: u16) -> Result<Self> {
+        let [internal, listen, admin] = free_ports(brokers)?;
+        let options = Self { mode: "dev".to_owned(), listen, admin, ..Self::new(dir)? };
+        Ok(options.args(["--brokers", &brokers.to_string(), "--internal-listen", &internal.to_string()]))
     }
 
     /// With more arguments.

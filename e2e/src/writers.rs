@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use taffrail_client::{Client, Position, Producer, Record, RequestOutcome};
+use futures::{FutureExt, StreamExt};
+use taffrail_client::{Acks, Client, Position, Producer, Record, RequestOutcome};
 use tokio::task::JoinHandle;
 
-use crate::history::{History, Seen, Told, id_of, value};
+use crate::history::{Answer, History, Seen, Told, id_of, value};
 
 /// Records of one writer that wait for their acknowledgement.
 const IN_FLIGHT: usize = 64;
@@ -30,6 +30,10 @@ pub struct Load {
     pub patience: Duration,
     /// Time between two sends of a writer.
     pub pause: Duration,
+    /// Who must have a record before it is acknowledged.
+    pub acks: Acks,
+    /// Each writer has a partition of its own, by its number, so that none waits for another's.
+    pub apart: bool,
 }
 
 impl Load {
@@ -41,6 +45,8 @@ impl Load {
             padding: 1008,
             patience: Duration::from_mins(1),
             pause: Duration::ZERO,
+            acks: Acks::All,
+            apart: false,
         }
     }
 
@@ -56,6 +62,18 @@ impl Load {
         self
     }
 
+    /// With acknowledgements of this kind.
+    pub fn acks(mut self, acks: Acks) -> Self {
+        self.acks = acks;
+        self
+    }
+
+    /// With a writer for each of so many partitions, none of whom waits for another's.
+    pub fn apart(mut self, partitions: u64) -> Self {
+        (self.writers, self.apart) = (partitions, true);
+        self
+    }
+
     /// With so much time between two sends of a writer.
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
@@ -63,12 +81,9 @@ impl Load {
     }
 }
 
-/// What each record was told.
-type Answers = Vec<(u64, Told)>;
-
 /// Acknowledgements of one partition.
 #[derive(Clone, Copy, Debug)]
-pub struct Acks {
+pub struct Progress {
     /// How many.
     pub count: u64,
     /// When the last came.
@@ -78,12 +93,12 @@ pub struct Acks {
 }
 
 /// Acknowledgements, by partition.
-type ByPartition = Arc<Mutex<BTreeMap<i32, Acks>>>;
+type ByPartition = Arc<Mutex<BTreeMap<i32, Progress>>>;
 
 fn note_ack(acks: &ByPartition, partition: i32) {
     let (mut acks, now) = (acks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-    let acks = acks.entry(partition).or_insert(Acks { count: 0, last: now, pause: Duration::ZERO });
-    *acks = Acks { count: acks.count + 1, last: now, pause: acks.pause.max(now - acks.last) };
+    let acks = acks.entry(partition).or_insert(Progress { count: 0, last: now, pause: Duration::ZERO });
+    *acks = Progress { count: acks.count + 1, last: now, pause: acks.pause.max(now - acks.last) };
 }
 
 /// Writers at work.
@@ -92,7 +107,7 @@ pub struct Writers {
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
     acks: ByPartition,
-    tasks: Vec<JoinHandle<Result<Answers>>>,
+    tasks: Vec<JoinHandle<Result<Vec<Answer>>>>,
 }
 
 impl Writers {
@@ -102,11 +117,12 @@ impl Writers {
         let acks = ByPartition::default();
         let mut tasks = vec![];
         for writer in 0..load.writers {
-            let producer = client.producer().linger(Duration::ZERO).delivery_timeout(load.patience).build()?;
+            let producer = client.producer().acks(load.acks).linger(Duration::ZERO).delivery_timeout(load.patience);
             let writer = Writer {
-                producer,
+                producer: producer.build()?,
                 load: load.clone(),
                 next: first + writer,
+                partition: load.apart.then(|| i32::try_from(writer)).transpose()?,
                 stop: Arc::clone(&stop),
                 acked: Arc::clone(&acked),
                 acks: Arc::clone(&acks),
@@ -133,22 +149,34 @@ impl Writers {
     }
 
     /// Acknowledgements until now, by partition.
-    pub fn acks(&self) -> BTreeMap<i32, Acks> {
+    pub fn acks(&self) -> BTreeMap<i32, Progress> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The longest time for which a partition acknowledged nothing.
+    /// The longest time for which a partition acknowledged nothing, up to now.
     pub fn longest_pause(&self) -> Duration {
-        self.acks().values().map(|acks| acks.pause).max().unwrap_or_default()
+        let pause = |acks: &Progress| acks.pause.max(acks.last.elapsed());
+        self.acks().values().map(pause).max().unwrap_or_default()
+    }
+
+    /// Pauses count from now on.
+    pub fn forget_pauses(&self) {
+        let (mut acks, now) = (self.acks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        acks.values_mut().for_each(|acks| (acks.last, acks.pause) = (now, Duration::ZERO));
     }
 
     /// Waits until so many more records are acknowledged by each of so many partitions: how long that took.
     pub async fn wait_for_each(&self, partitions: i32, more: u64, patience: Duration) -> Result<Duration> {
-        let (begin, before) = (Instant::now(), self.acks());
-        let counts = |acks: &BTreeMap<i32, Acks>| -> Vec<u64> {
-            (0..partitions).map(|partition| acks.get(&partition).map_or(0, |acks| acks.count)).collect()
+        self.wait_for_these(&(0..partitions).collect::<Vec<_>>(), more, patience).await
+    }
+
+    /// The same for these partitions.
+    pub async fn wait_for_these(&self, partitions: &[i32], more: u64, patience: Duration) -> Result<Duration> {
+        let begin = Instant::now();
+        let counts = |acks: &BTreeMap<i32, Progress>| -> Vec<u64> {
+            partitions.iter().map(|partition| acks.get(partition).map_or(0, |acks| acks.count)).collect()
         };
-        let before = counts(&before);
+        let before = counts(&self.acks());
         loop {
             let now = counts(&self.acks());
             if now.iter().zip(&before).all(|(now, before)| *now >= before + more) {
@@ -163,11 +191,11 @@ impl Writers {
     /// Stops them, waits for what is in flight, and gives what they were told.
     pub async fn stop(self) -> Result<History> {
         self.stop.store(true, Ordering::Relaxed);
-        let (mut told, writers) = (vec![], self.tasks.len() as u64);
+        let (mut answers, writers) = (vec![], self.tasks.len() as u64);
         for task in self.tasks {
-            told.extend(task.await??);
+            answers.extend(task.await??);
         }
-        Ok(History::by_writers(told, writers))
+        Ok(History::of_answers(&answers, writers))
     }
 }
 
@@ -175,42 +203,51 @@ struct Writer {
     producer: Producer,
     load: Load,
     next: u64,
+    /// The one that it writes to; none: by key.
+    partition: Option<i32>,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
     acks: ByPartition,
 }
 
 impl Writer {
-    async fn run(mut self) -> Result<Answers> {
-        let mut told = vec![];
+    async fn run(mut self) -> Result<Vec<Answer>> {
+        let mut answers = vec![];
         let mut waiting = FuturesUnordered::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let id = self.next;
+            let (id, sent) = (self.next, Instant::now());
             self.next += self.load.writers;
             let (key, value) = (id.to_be_bytes(), value(id, self.load.padding));
-            match self.producer.send(Record::to(&self.load.topic).key(&key).value(&value)).await {
-                Ok(receipt) => waiting.push(async move { (id, told_of(receipt.await)) }),
-                Err(error) => told.push((id, told_of(Err(error)))),
+            let record = Record::to(&self.load.topic).key(&key).value(&value);
+            let record = self.partition.into_iter().fold(record, Record::partition);
+            match self.producer.send(record).await {
+                Ok(receipt) => waiting.push(async move { Answer::now(id, sent, told_of(receipt.await)) }),
+                Err(error) => answers.push(Answer::now(id, sent, told_of(Err(error)))),
             }
             if !self.load.pause.is_zero() {
                 tokio::time::sleep(self.load.pause).await;
             }
-            while waiting.len() >= IN_FLIGHT {
-                self.note(waiting.next().await, &mut told);
+            while let Some(Some(answer)) = waiting.next().now_or_never() {
+                self.note(answer, &mut answers);
+            }
+            while waiting.len() >= IN_FLIGHT
+                && let Some(answer) = waiting.next().await
+            {
+                self.note(answer, &mut answers);
             }
         }
         while let Some(answer) = waiting.next().await {
-            self.note(Some(answer), &mut told);
+            self.note(answer, &mut answers);
         }
-        Ok(told)
+        Ok(answers)
     }
 
-    fn note(&self, answer: Option<(u64, Told)>, told: &mut Answers) {
-        if let Some((_, Told::Acked { partition, .. })) = answer {
+    fn note(&self, answer: Answer, answers: &mut Vec<Answer>) {
+        if let Told::Acked { partition, .. } = answer.told {
             self.acked.fetch_add(1, Ordering::Relaxed);
             note_ack(&self.acks, partition);
         }
-        told.extend(answer);
+        answers.push(answer);
     }
 }
 

@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use taffrail_e2e::cli::Ended;
 use taffrail_e2e::kubernetes::has_ended;
-use taffrail_e2e::kubernetes::lab::{self, Lab, Namespace, PATIENCE, Pod, Sandbox, until};
+use taffrail_e2e::kubernetes::lab::{self, KUBECONFIG, Lab, Namespace, PATIENCE, Pod, Sandbox, until};
 use taffrail_e2e::loop_volume::root;
 use taffrail_e2e::process::{Process, http_get};
 
@@ -58,6 +59,9 @@ spec:
       args: [--help]
       securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 ";
+
+/// The control plane's address, which tests have too.
+const CONTROL_PLANE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 
 /// A namespace in which the counter runs.
 fn counting(lab: &Lab) -> Result<(Namespace<'_>, Pod<'_>)> {
@@ -111,6 +115,12 @@ fn faults_of_a_pod_are_real_and_end() -> Result<()> {
         let cut = pod.cut_off()?;
         count(address).expect_err("nothing gets through to a pod that is cut off");
         assert_eq!(pod.get(r#".status.conditions[?(@.type=="Ready")].status"#)?, "True", "but its probes do");
+        cut.end()?;
+        count(address)?;
+
+        let cut = pod.cut_from(CONTROL_PLANE)?;
+        count(address).expect_err("nothing gets through between the two");
+        pod.exec(&["wget", "-qO-", "http://localhost:8080/count"])?.ok().context("the rest of its network works")?;
         cut.end()?;
         count(address)?;
 
@@ -168,6 +178,32 @@ fn a_node_that_loses_its_power_is_missed_and_comes_back_with_its_disk() -> Resul
         for other in [1, 2] {
             lab.node(other).wait_ready()?;
         }
+        Ok(())
+    })
+}
+
+/// Runs a test of this program inside of a cluster as if that were somebody's own.
+fn run_by_kubeconfig(test: &str) -> Result<Ended> {
+    let sandbox = Sandbox::shared()?;
+    sandbox.provide(&["taffrail"])?;
+    let kubeconfig = format!("{KUBECONFIG}={}", sandbox.folder().join("keys/admin.kubeconfig").display());
+    let me = std::env::current_exe()?;
+    let me = me.to_str().context("this program's path is no text")?;
+    sandbox.enter(&["env", "-u", "TAFFRAIL_INSIDE", &kubeconfig, me, test, "--exact", "--nocapture"])
+}
+
+#[test]
+fn a_cluster_that_a_kubeconfig_names_is_used_and_is_not_broken() -> Result<()> {
+    if !root()? {
+        return Ok(());
+    }
+    // Other tests take its nodes' power.
+    lab::alone(|| {
+        let said = run_by_kubeconfig("three_nodes_in_three_zones_run_pods_with_names_volumes_and_our_images")?.ok()?;
+        ensure!(said.contains(" 1 passed"), "{said}");
+        let refused = run_by_kubeconfig("faults_of_a_pod_are_real_and_end")?;
+        let said = format!("{}{}", refused.out, refused.err);
+        ensure!(refused.code != Some(0) && said.contains("faults need the sandbox"), "{said}");
         Ok(())
     })
 }

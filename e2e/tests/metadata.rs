@@ -16,7 +16,7 @@ use kube::client::Body;
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use taffrail_broker::context::Context as Surroundings;
-use taffrail_broker::election::{Election, Leadership, LeaseApi, Settings, Times};
+use taffrail_broker::election::{Election, KubernetesLease, Leadership, Settings, Times};
 use taffrail_broker::metadata::kubernetes::client::connect;
 use taffrail_broker::metadata::{Event, Kind, KubernetesStore, MetadataError, MetadataStore, contract};
 use taffrail_broker::metrics::MetadataMetrics;
@@ -101,7 +101,7 @@ const TIMES: Times = Times {
 fn candidate(client: &Client, namespace: &str, broker: i32) -> Result<Election> {
     let meta = Disk::new().open().meta();
     Ok(Election::start(Settings {
-        lease: LeaseApi::new(client.clone(), namespace, "main"),
+        lease: Arc::new(KubernetesLease::new(client.clone(), namespace, "main")),
         store: store(client, namespace),
         context: Surroundings::system(&*meta)?,
         meta,

@@ -595,13 +595,14 @@ async fn brokers_that_hold_partitions_stay_until_they_hold_none() -> Result<()> 
     space.wait_cluster("main", "Ready", "True", "AllBrokersServe").await?;
     let patch = json!({"spec": {"replicas": 1, "topicDefaults": {"replicationFactor": 1}}});
     space.api::<Cluster>().patch("main", &PatchParams::default(), &Patch::Merge(patch)).await?;
-    let told = space.wait_cluster("main", "Stalled", "True", "HoldsPartitions").await?;
-    assert!(json!(told.status).to_string().contains("hold partitions of events"));
+    let told = space.wait_cluster("main", "Draining", "True", "MovingReplicas").await?;
+    assert!(json!(told.status).to_string().contains("broker 1: 1 replicas left"), "{:?}", told.status);
     let replicas = |wanted: i32| move |set: &StatefulSet| set.spec.as_ref().unwrap().replicas == Some(wanted);
     space.wait("main", replicas(2)).await?;
     space.api::<PartitionSlice>().delete(&slice.name_any(), &DeleteParams::default()).await?;
     space.wait("main", replicas(1)).await?;
-    space.wait_cluster("main", "Stalled", "False", "NothingInTheWay").await?;
+    let told = space.wait_cluster("main", "Draining", "False", "NobodyLeaves").await?;
+    assert_eq!(told.status.context("a status")?.draining_brokers, [0; 0]);
     Ok(())
 }
 

@@ -186,6 +186,8 @@ fn the_quick_start_works_as_written() -> Result<()> {
     let log = project().join("broker.log");
     assert!(std::fs::read_to_string(&log)?.contains("stopped"), "the broker was told to stop and did not");
     std::fs::remove_file(log)?;
+    std::fs::remove_file(project().join("dev.log"))?;
+    std::fs::remove_dir_all(project().join("taffrail-dev"))?;
     let mut outputs = printed.split(END_OF_BLOCK);
     for (block, expected) in expected {
         let output = outputs.next().with_context(|| format!("nothing of\n{block}"))?;

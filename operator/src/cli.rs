@@ -1,5 +1,6 @@
 //! The command line: what each subcommand is called, takes and exits with.
 
+mod plan;
 mod validate;
 
 use std::ffi::OsString;
@@ -23,6 +24,8 @@ pub enum Exit {
     Failed = 1,
     /// The command line or a manifest is wrong.
     Usage = 2,
+    /// What was asked about would be refused.
+    Refused = 3,
 }
 
 impl From<Exit> for ExitCode {
@@ -39,6 +42,9 @@ Examples:
   # Is this manifest right? All its faults, each with its line, without a cluster
   taffrail-operator validate -f cluster.yaml -f topics.yaml
 
+  # What would this change restart and move? Nothing is written
+  taffrail-operator plan -f cluster.yaml
+
   # The operator, outside of the cluster that it acts on
   KUBECONFIG=~/.kube/config taffrail-operator run --namespace taffrail --listen 127.0.0.1:8080
 
@@ -49,7 +55,11 @@ Examples:
 Exit codes:
   0  done; an operator that was told to stop and did
   1  failed, as the message says
-  2  the command line or a manifest is wrong";
+  2  the command line or a manifest is wrong
+  3  plan: something would be refused, or could never end by itself";
+
+/// The brokers' image without a tag, unless another one is named.
+const BROKER_IMAGE: &str = "ghcr.io/taffrail/taffrail-broker";
 
 #[derive(Parser, Debug)]
 #[command(name = "taffrail-operator", version, after_help = HELP, arg_required_else_help = true)]
@@ -67,6 +77,8 @@ enum Command {
     Crd,
     /// List every fault of manifests of Clusters and Topics, each with its line. Asks no API server.
     Validate(validate::Validate),
+    /// Say what a change of a Cluster would restart, move, grow and refuse, before it is applied. Writes nothing.
+    Plan(plan::PlanArgs),
     /// Show the version of this program.
     Version,
 }
@@ -101,7 +113,7 @@ struct Run {
         long,
         value_name = "IMAGE",
         env = "TAFFRAIL_BROKER_IMAGE",
-        default_value = "ghcr.io/taffrail/taffrail-broker"
+        default_value = BROKER_IMAGE
     )]
     broker_image: String,
 
@@ -132,6 +144,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Run(run) }) => run.run(),
         Ok(Cli { command: Command::Crd }) => print(&definitions()),
         Ok(Cli { command: Command::Validate(validate) }) => validate.run(),
+        Ok(Cli { command: Command::Plan(plan) }) => plan.run(),
         Ok(Cli { command: Command::Version }) => print(&format!("taffrail-operator {}\n", env!("CARGO_PKG_VERSION"))),
         // Help and version are such an "error" too; clap knows where each is written and its code.
         Err(error) => error.exit(),

@@ -3,6 +3,7 @@
 //! Order of apply: who the brokers are and what they are configured to before the StatefulSet that starts them, lest their
 //! pods restart twice. What does not depend on each other goes on when one part fails; each part's failure is told.
 
+pub mod drain;
 pub mod fetch;
 pub mod labels;
 pub mod pods;
@@ -119,7 +120,12 @@ async fn reconcile(object: &ClusterObject, context: &Context) -> Result<Action, 
     let settled = new.conditions.iter().all(|condition| {
         condition.type_ != "Ready" || condition.status == taffrail_crds::condition::ConditionStatus::True
     });
-    Ok(if settled { Action::await_change() } else { Action::requeue(LOOK_AGAIN) })
+    let draining = !new.draining_brokers.is_empty();
+    Ok(match (settled, draining) {
+        (true, _) => Action::await_change(),
+        (false, true) => Action::requeue(drain::PATIENCE),
+        (false, false) => Action::requeue(LOOK_AGAIN),
+    })
 }
 
 /// What was done besides applying objects.
@@ -186,7 +192,7 @@ async fn tell(cluster: &Cluster, context: &Context, new: &ClusterStatus) -> Resu
     if written.await.at(Step::ClusterStatus)? {
         context.metrics.write(Step::ClusterStatus);
         crash::done(Step::ClusterStatus);
-        for news in status::events(&old, new) {
+        for news in status::events(&old, new, cluster.spec.replicas) {
             if news.warning {
                 context.events.warning(cluster, &news.reason, &news.note).await;
             } else {

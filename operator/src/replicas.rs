@@ -42,6 +42,22 @@ struct Shortfall {
     below_min: bool,
 }
 
+/// Replicas that a partition has but for those that are being added: these are no shortfall while they catch up, and nothing is
+/// built on them before they belong to it, for their move may be called off.
+pub fn settled(partition: &PartitionState) -> impl Iterator<Item = i32> + Clone {
+    partition.replicas.iter().copied().filter(|broker| !partition.adding.contains(broker))
+}
+
+/// Those of them that are in sync.
+pub fn settled_in_sync(partition: &PartitionState) -> impl Iterator<Item = i32> + Clone {
+    partition.isr.iter().map(|replica| replica.broker).filter(|broker| !partition.adding.contains(broker))
+}
+
+/// Whether a replica of the partition is on its way to another broker.
+pub fn is_moving(partition: &PartitionState) -> bool {
+    !partition.adding.is_empty() || !partition.removing.is_empty()
+}
+
 fn size(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
@@ -53,10 +69,11 @@ impl Health {
         if partition.recovering {
             self.recovering.push(name());
         }
-        let in_sync = partition.isr.len();
-        let wanted = partition.replicas.len().max(size(wanted));
+        let in_sync = settled_in_sync(partition).count();
+        let wanted = settled(partition).count().max(size(wanted));
         if in_sync < wanted {
-            let below_min = in_sync < size(partition.min_in_sync_replicas);
+            // Writes count all that are in sync, whatever becomes of them.
+            let below_min = partition.isr.len() < size(partition.min_in_sync_replicas);
             self.behind.push(Shortfall { name: name(), in_sync, wanted, below_min });
         }
     }
@@ -134,7 +151,7 @@ fn live(slices: &[PartitionSlice]) -> impl Iterator<Item = (&str, &PartitionStat
 /// all of its replicas, one that has but one among them, waits for each broker that goes.
 pub fn is_fragile(slices: &[PartitionSlice]) -> bool {
     live(slices).any(|(_, partition)| {
-        let (in_sync, replicas) = (partition.isr.len(), partition.replicas.len());
+        let (in_sync, replicas) = (settled_in_sync(partition).count(), settled(partition).count());
         let least = in_sync <= size(partition.min_in_sync_replicas) && in_sync < replicas;
         replicas > 1 && (partition.leader.is_none() || least)
     })
@@ -144,7 +161,8 @@ pub fn is_fragile(slices: &[PartitionSlice]) -> bool {
 pub fn held_by(broker: i32, slices: &[PartitionSlice]) -> Option<String> {
     let mut needed = live(slices).filter(|(_, partition)| needs(partition, broker));
     let (topic, partition) = needed.next()?;
-    let (index, in_sync, replicas) = (partition.index, partition.isr.len(), partition.replicas.len());
+    let (in_sync, replicas) = (settled_in_sync(partition).count(), settled(partition).count());
+    let index = partition.index;
     let others = match needed.count() {
         0 => String::new(),
         count => format!(" (and {count} more like it)"),
@@ -153,17 +171,18 @@ pub fn held_by(broker: i32, slices: &[PartitionSlice]) -> Option<String> {
 }
 
 /// Whether a partition needs this broker since another replica is behind, or nobody leads it. A replica that is behind
-/// itself is not needed, unless it is among the last from which a leader may come.
+/// itself is not needed, unless it is among the last from which a leader may come. A move holds up nobody: what has been copied
+/// stays when the broker that copies, or the one that is copied from, is restarted.
 fn needs(partition: &PartitionState, broker: i32) -> bool {
     let is_in = |list: &[Replica], broker: i32| list.iter().any(|r| r.broker == broker);
-    if partition.replicas.len() < 2 || !partition.replicas.contains(&broker) {
+    if settled(partition).count() < 2 || !partition.replicas.contains(&broker) {
         return false;
     }
     if !is_in(&partition.isr, broker) && !is_in(&partition.elr, broker) {
         return partition.leader.is_none() && is_in(&partition.last_known_elr, broker);
     }
-    let behind = |other: &i32| *other != broker && !is_in(&partition.isr, *other);
-    partition.leader.is_none() || partition.replicas.iter().any(behind)
+    let behind = |other: i32| other != broker && !is_in(&partition.isr, other);
+    partition.leader.is_none() || settled(partition).any(behind)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::error::{AtStep as _, Error, backoff};
 use crate::metrics::Controller;
 use crate::status::{IfChanged, write, write_malformed};
 use crate::step::Step;
+use crate::survives::Brokers;
 use crate::watches::TopicObject;
 use accept::{Surroundings, Verdict};
 
@@ -123,8 +124,15 @@ fn surroundings(topic: &Topic, context: &Context) -> Surroundings {
         })
     });
     let slices = wanted.map(|id| stores.slices_of_topic(&key.namespace, &id, topic.spec.partitions));
+    let cluster = stores.cluster(&key).and_then(|cluster| cluster.0.clone().ok());
+    // Only what a topic survives depends on them.
+    let declares = cluster.as_ref().filter(|cluster| cluster.spec.survives_of(&topic.spec).is_some());
+    let brokers = declares.map(|cluster| {
+        Brokers::of(&stores.brokers_of(&key), cluster.spec.zone_label(), stores.budget_of(&key).as_ref())
+    });
     Surroundings {
-        cluster: stores.cluster(&key).and_then(|cluster| cluster.0.clone().ok()),
+        cluster,
+        brokers: brokers.unwrap_or_default(),
         rivals: rivals.iter().filter_map(|rival| rival.0.clone().ok()).collect(),
         users: users.unwrap_or_default().iter().filter_map(|user| user.0.clone().ok()).collect(),
         names: stores.state(&key).map(|state| state.spec.topics).unwrap_or_default(),

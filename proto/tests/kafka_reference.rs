@@ -22,9 +22,12 @@ fn theirs(compression: Compression) -> TheirCompression {
         Compression::Gzip => TheirCompression::Gzip,
         Compression::Snappy => TheirCompression::Snappy,
         Compression::Lz4 => TheirCompression::Lz4,
-        Compression::Zstd => TheirCompression::Zstd,
+        Compression::Zstd => unreachable!("see REFERENCED"),
     }
 }
+
+/// Zstd has no framing of Kafka's own, and theirs would be the same C library as ours: its batches hold one plain frame.
+const REFERENCED: [Compression; 4] = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
 
 /// Headers with distinct names: `kafka-protocol` drops duplicates.
 fn any_batch() -> impl Strategy<Value = Vec<TheirRecord>> {
@@ -55,7 +58,7 @@ fn any_batch() -> impl Strategy<Value = Vec<TheirRecord>> {
 }
 
 fn any_compression() -> impl Strategy<Value = Compression> {
-    proptest::sample::select(&Compression::ALL[..])
+    proptest::sample::select(&REFERENCED[..])
 }
 
 fn build(input: &[TheirRecord], compression: Compression) -> Bytes {
@@ -137,7 +140,7 @@ fn batches_of_many_blocks_go_both_ways() {
             headers: std::iter::empty().collect(),
         })
         .collect();
-    for compression in Compression::ALL {
+    for compression in REFERENCED {
         let mut buffer = BytesMut::new();
         let options = RecordEncodeOptions { version: 2, compression: theirs(compression) };
         RecordBatchEncoder::encode(&mut buffer, &input, &options).unwrap();
@@ -147,4 +150,9 @@ fn batches_of_many_blocks_go_both_ways() {
         let decoded = RecordBatchDecoder::decode(&mut build(&input, compression)).unwrap();
         assert!(decoded.records.iter().map(|r| &r.value).eq(input.iter().map(|r| &r.value)), "{compression}");
     }
+    let (plain, packed) = (build(&input, Compression::None), build(&input, Compression::Zstd));
+    assert!(packed.len() < plain.len() / 4, "{} of {}", packed.len(), plain.len());
+    assert_eq!(zstd::decode_all(&packed[header::HEADER_LEN..]).unwrap(), &plain[header::HEADER_LEN..]);
+    let read = records(&packed, LIMIT, &mut Scratch::new()).unwrap();
+    assert_eq!(read.zip(&input).map(|(ours, theirs)| assert_same(&ours.unwrap(), theirs)).count(), 300);
 }

@@ -11,7 +11,7 @@ use taffrail_crds::ClusterSpec;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{BrokerError, DRAIN, Process, in_background, show_partitions};
+use super::{BrokerError, DRAIN, Process, in_background, show_partitions, show_replication};
 use crate::brokers::Brokers;
 use crate::cluster::Session;
 use crate::cluster::follow::follow;
@@ -22,7 +22,7 @@ use crate::config::ClusterConfig;
 use crate::context::Context;
 use crate::coordinator::groups::Groups;
 use crate::coordinator::runtime::Limits;
-use crate::election::{self, Election, LeaseApi};
+use crate::election::{self, Election, KubernetesLease, LeaseApi};
 use crate::metadata::kubernetes::client;
 use crate::metadata::{KubernetesStore, MetadataStore};
 use crate::open_files;
@@ -40,13 +40,16 @@ use crate::topics::Topics;
 /// follows it is within the time that the operator gives a pod.
 const HAND_OVER: Duration = Duration::from_secs(15);
 
+/// The listener for clients, where there is but one.
+const DEFAULT_LISTENER: &str = "grpc";
+
 /// The cluster as it is followed.
 struct Followed<'a> {
     settings: &'a ClusterConfig,
     identity: Identity,
     context: Context,
-    client: kube::Client,
     store: Arc<dyn MetadataStore>,
+    lease: Arc<dyn LeaseApi>,
     image: watch::Receiver<Arc<Image>>,
 }
 
@@ -59,21 +62,38 @@ impl Process {
         authenticator: Authenticator,
     ) -> Result<(), BrokerError> {
         self.subjects.readiness.set(Phase::Starting("reading the cluster's metadata"));
-        let meta = storage.meta();
-        let context = in_background("reading log time", move || Context::system(&*meta)).await??;
-        let client = client::connect(settings.kubeconfig.as_deref()).await?;
+        let context = if let Some(context) = self.context.clone() {
+            context
+        } else {
+            let meta = storage.meta();
+            in_background("reading log time", move || Context::system(&*meta)).await??
+        };
         let identity = Identity { cluster: settings.cluster.clone(), namespace: settings.namespace.clone() };
-        let metrics = self.subjects.metrics.metadata.clone();
-        let store: Arc<dyn MetadataStore> =
-            Arc::new(KubernetesStore::new(client.clone(), &identity.namespace, &identity.cluster, metrics));
+        let (store, lease) = self.metadata(settings, &identity).await?;
         let (images, image) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
         let following = tokio::spawn(follow(identity.clone(), store.clone(), images, stop.clone()));
-        let followed = Followed { settings, identity, context, client, store, image };
+        let followed = Followed { settings, identity, context, store, lease, image };
         let outcome = Box::pin(self.with_election(followed, storage, authenticator)).await;
         stop.cancel();
         following.await?;
         outcome
+    }
+
+    /// Where the cluster's objects are, and its Lease.
+    async fn metadata(
+        &self,
+        settings: &ClusterConfig,
+        identity: &Identity,
+    ) -> Result<(Arc<dyn MetadataStore>, Arc<dyn LeaseApi>), BrokerError> {
+        if let Some(embedded) = &self.embedded {
+            return Ok((embedded.store.clone(), embedded.lease.clone()));
+        }
+        let client = client::connect(settings.kubeconfig.as_deref()).await?;
+        let Identity { cluster, namespace } = identity;
+        let metrics = self.subjects.metrics.metadata.clone();
+        let lease = KubernetesLease::new(client.clone(), namespace, cluster);
+        Ok((Arc::new(KubernetesStore::new(client, namespace, cluster, metrics)), Arc::new(lease)))
     }
 
     async fn with_election(
@@ -86,9 +106,9 @@ impl Process {
         if self.stop.run_until_cancelled(complete).await.is_none() {
             return Ok(());
         }
-        let Followed { settings, identity, context, client, store, .. } = &followed;
+        let Followed { settings, identity, context, store, lease, .. } = &followed;
         let election = Election::start(election::Settings {
-            lease: LeaseApi::new(client.clone(), &identity.namespace, &identity.cluster),
+            lease: lease.clone(),
             store: store.clone(),
             meta: storage.meta(),
             context: context.clone(),
@@ -119,6 +139,11 @@ impl Process {
 
     fn registration(&self, followed: &Followed<'_>, storage: &Arc<dyn Storage>) -> registration::Settings {
         let settings = followed.settings;
+        let host = settings.advertise_host.clone();
+        let ports = self.config.listen.iter().map(|listen| listen.socket_address().port());
+        // Brokers of one process reach each other on this machine, wherever clients come from.
+        let is_here = self.embedded.is_some();
+        let internal_host = if is_here { settings.internal_listen.ip().to_string() } else { host.clone() };
         registration::Settings {
             store: followed.store.clone(),
             meta: storage.meta(),
@@ -126,9 +151,9 @@ impl Process {
             context: followed.context.clone(),
             cluster: settings.cluster.clone(),
             broker: settings.broker_id,
-            host: settings.advertise_host.clone(),
-            internal_port: settings.internal_listen.port(),
-            ports: self.config.listen.iter().map(|listen| listen.socket_address().port()).collect(),
+            host,
+            internal: (internal_host, settings.internal_listen.port()),
+            ports: ports.map(|port| (self.listener_name(), port)).collect(),
             zone_file: settings.zone_file.clone(),
         }
     }
@@ -162,7 +187,8 @@ impl Process {
         in_background("noting the registration", move || marked.mark_complete()).await??;
         let topics = Topics::new();
         show_partitions(&self.subjects.metrics, &topics);
-        let brokers = Brokers::new(settings.broker_id, registration.cluster_id.to_string());
+        show_replication(&self.subjects.metrics, &topics, settings.broker_id);
+        let brokers = Brokers::on(self.network, settings.broker_id, registration.cluster_id.to_string());
         let memory_limit = self.config.memory_limit.bytes() as usize;
         let peers = Peers::new(brokers.clone(), memory_limit);
         let parts = Parts {
@@ -178,6 +204,9 @@ impl Process {
             brokers: brokers.clone(),
             peers: peers.clone(),
             me: Session { broker: settings.broker_id, incarnation: registration.incarnation },
+            controller: self.subjects.metrics.controller.clone(),
+            metrics: self.subjects.metrics.replication.clone(),
+            newest: registration.newest(),
         };
         let (member, control) = in_background("joining the cluster", move || Member::join(parts)).await??;
         let (meta, objects, cluster) = (storage.meta(), store.clone(), identity.cluster.clone());
@@ -209,14 +238,14 @@ impl Process {
             &self.subjects.metrics,
             shutdown.clone(),
         );
-        let outcome = match internal {
+        let outcome = match internal.await {
             Ok(internal) => {
                 let spec = image.borrow().cluster.as_ref().map(|cluster| cluster.spec.spec.clone());
                 let listeners = self.listeners(spec.as_ref());
                 let handed_over = CancellationToken::new();
                 let outcome = tokio::select! {
                     outcome = self.with_jobs(broker, None, listeners, authenticator, &handed_over) => outcome,
-                    () = self.hand_over(&member, &handed_over) => unreachable!("it waits for ever once it is done"),
+                    () = self.hand_over(&member, registration, &handed_over) => unreachable!("it waits for ever once it is done"),
                 };
                 shutdown.cancel();
                 internal.stopped().await;
@@ -229,13 +258,24 @@ impl Process {
         outcome
     }
 
-    /// Gives away what the broker leads once it is to stop, while it goes on to serve; then says so.
-    async fn hand_over(&self, member: &Member, handed_over: &CancellationToken) {
+    /// Gives away what the broker leads once it is to stop, while it goes on to serve; then says so. One that has been
+    /// replaced has nothing to give away, and must not serve a moment longer.
+    async fn hand_over(&self, member: &Member, registration: &Registration, handed_over: &CancellationToken) {
         self.stop.cancelled().await;
         self.subjects.readiness.set(Phase::Draining);
-        member.hand_over(HAND_OVER).await;
+        let handing_over = member.hand_over(HAND_OVER);
+        match &self.embedded {
+            _ if registration.is_replaced() => {}
+            Some(embedded) => drop(embedded.all_stop.run_until_cancelled(handing_over).await),
+            None => handing_over.await,
+        }
         handed_over.cancel();
         std::future::pending::<()>().await;
+    }
+
+    /// The name of all listeners, where it does not come from their ports: in one process brokers have different ones.
+    fn listener_name(&self) -> Option<String> {
+        self.embedded.is_some().then(|| DEFAULT_LISTENER.to_owned())
     }
 
     /// The listeners for clients, by the names that the Cluster gives to their ports.
@@ -243,8 +283,9 @@ impl Process {
         let known = spec.map(ClusterSpec::listeners).unwrap_or_default();
         let named = |address: std::net::SocketAddr| {
             let known = known.iter().find(|listener| listener.port == i32::from(address.port()));
+            let by_port = || known.map_or_else(|| format!("port-{}", address.port()), |known| known.name.clone());
             Listener {
-                name: known.map_or_else(|| format!("port-{}", address.port()), |known| known.name.clone()).into(),
+                name: self.listener_name().unwrap_or_else(by_port).into(),
                 address,
                 exposed: known.is_some_and(|known| known.expose.is_some()),
             }
@@ -260,6 +301,7 @@ impl Process {
             memory_limit: self.config.memory_limit.bytes() as usize,
             drain_timeout: DRAIN,
             authenticator: authenticator.clone(),
+            network: self.network,
             ..server::Options::default()
         }
     }

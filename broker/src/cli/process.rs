@@ -6,32 +6,25 @@ use super::Exit;
 use crate::broker::{self, BrokerError};
 use crate::config::layers::Effective;
 use crate::storage::StorageError;
-use crate::{allocator, telemetry};
-
-/// Threads for calls that block: opening, closing and maintaining storage, small reads of files. The data path has threads
-/// of its own.
-const BLOCKING_THREADS: usize = 16;
-
-/// Tasks that a thread runs between two looks at its sockets. With tokio's 61 a request waited for milliseconds behind
-/// readers of large batches, each of whom takes 50 to 100 µs at a time.
-const EVENT_INTERVAL: u32 = 16;
+use crate::{allocator, dev, runtime, telemetry};
 
 /// Runs until a signal.
 pub(super) fn run(effective: &Effective) -> Exit {
     let started = Instant::now();
     let config = effective.config.clone();
-    let log_level = telemetry::start(config.log_format, config.log_level.clone());
+    // Who says what, where several brokers do.
+    let with_threads = config.dev.is_some();
+    let log_level = telemetry::start(config.log_format, config.log_level.clone(), with_threads);
     if let Err(error) = allocator::configure() {
         tracing::warn!(%error, "jemalloc's background thread is not running: memory is given back late");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("taffrail")
-        .max_blocking_threads(BLOCKING_THREADS)
-        .event_interval(EVENT_INTERVAL)
-        .build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(Box::pin(broker::run(config, log_level, started))),
+    let outcome = match runtime::new("taffrail", None) {
+        Ok(runtime) => runtime.block_on(async {
+            match config.dev.clone() {
+                Some(dev) => Box::pin(dev::run(config, dev, log_level, started)).await,
+                None => Box::pin(broker::run(config, log_level, started)).await,
+            }
+        }),
         Err(error) => Err(BrokerError::Runtime(error)),
     };
     match outcome {
@@ -55,7 +48,11 @@ fn exit_of(error: &BrokerError) -> Exit {
     match error {
         BrokerError::Storage(StorageError::InUse { .. }) => Exit::InUse,
         BrokerError::Storage(StorageError::Damaged { .. }) => Exit::Damaged,
-        BrokerError::Manifest(_) | BrokerError::Refused(_) | BrokerError::Tokens(_) => Exit::Usage,
+        BrokerError::Manifest(_)
+        | BrokerError::Refused(_)
+        | BrokerError::Tokens(_)
+        | BrokerError::OtherDirectory(_)
+        | BrokerError::FewerBrokers { .. } => Exit::Usage,
         _ => Exit::Failed,
     }
 }

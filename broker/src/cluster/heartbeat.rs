@@ -70,7 +70,16 @@ impl Links {
             return Ok(ControllerClient::new(channel.clone()));
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let channel = endpoint.connect_timeout(self.timeout).timeout(self.timeout).tcp_nodelay(true).connect_lazy();
+        // A broker whose machine lost its power never ends its connections: without the questions whether it is there, what is
+        // sent to the one that comes in its place would go the old way until the kernel gives up, a quarter of an hour later.
+        let endpoint = endpoint
+            .connect_timeout(self.timeout)
+            .timeout(self.timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(self.timeout)
+            .keep_alive_timeout(self.timeout)
+            .keep_alive_while_idle(true);
+        let channel = self.brokers.network().dial(endpoint);
         open.insert(broker, (address.to_owned(), channel.clone()));
         Ok(ControllerClient::new(channel))
     }
@@ -96,11 +105,13 @@ pub struct Teller {
     pub me: Session,
     /// What it heard, of itself too.
     pub liveness: Arc<Mutex<Liveness>>,
+    /// The newest session of this broker that others know of.
+    pub newest: Arc<watch::Sender<i64>>,
 }
 
 /// Tells all brokers, itself too, that this one is alive, until `stop`.
 pub async fn tell(teller: Teller, mut own: Own, interval: Duration, stop: CancellationToken) {
-    let Teller { links, context, me, liveness } = teller;
+    let Teller { links, context, me, liveness, newest } = teller;
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -115,16 +126,26 @@ pub async fn tell(teller: Teller, mut own: Own, interval: Duration, stop: Cancel
         let request = request(me, &beat);
         let others: Vec<_> = links.brokers.image().brokers.keys().copied().filter(|id| *id != me.broker).collect();
         for broker in others {
-            let (links, request) = (links.clone(), request.clone());
+            let (links, request, newest) = (links.clone(), request.clone(), newest.clone());
             // Each for itself: one that does not answer delays no other. All end within the timeout.
             tokio::spawn(async move {
                 let Ok(mut client) = links.client(broker) else { return };
-                if let Err(status) = client.heartbeat(request).await {
-                    tracing::debug!(broker, %status, "a broker did not hear the heartbeat");
+                match client.heartbeat(request).await {
+                    Ok(answer) => rise(&newest, answer.get_ref().incarnation),
+                    Err(status) => tracing::debug!(broker, %status, "a broker did not hear the heartbeat"),
                 }
             });
         }
     }
+}
+
+/// Others may know of different sessions: the newest counts.
+fn rise(newest: &watch::Sender<i64>, told: i64) {
+    newest.send_if_modified(|newest| {
+        let rises = told > *newest;
+        *newest = told.max(*newest);
+        rises
+    });
 }
 
 fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
@@ -133,8 +154,11 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         reason: reason.clone(),
     };
-    let found =
-        |(topic, partition): &(Uuid, i32)| RecoveredPartition { topic_id: topic.to_string(), partition: *partition };
+    let found = |((topic, partition), leader_epoch): (&(Uuid, i32), &i32)| RecoveredPartition {
+        topic_id: topic.to_string(),
+        partition: *partition,
+        leader_epoch: *leader_epoch,
+    };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,
@@ -159,7 +183,8 @@ fn proposed((topic, partition): (Uuid, i32), proposal: &Proposal) -> ProposedIsr
 
 fn log_end((topic, partition): (Uuid, i32), end: LogEnd) -> proto::LogEnd {
     let epoch = Some(end.epoch).filter(|epoch| *epoch >= 0);
-    proto::LogEnd { topic_id: topic.to_string(), partition, epoch, end: end.end }
+    let LogEnd { leader_epoch, end, .. } = end;
+    proto::LogEnd { topic_id: topic.to_string(), partition, epoch, end, leader_epoch }
 }
 
 /// Why a heartbeat is not believed.
@@ -181,7 +206,10 @@ fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
         return Err(Malformed::TooMany);
     }
     let fault = |fault: PartitionFault| Ok((key(&fault.topic_id, fault.partition)?, fault.reason));
-    let found = |found: RecoveredPartition| key(&found.topic_id, found.partition);
+    let found = |found: RecoveredPartition| match found.leader_epoch {
+        epoch @ 0.. => Ok((key(&found.topic_id, found.partition)?, epoch)),
+        _ => Err(Malformed::Negative),
+    };
     Ok(Beat {
         incarnation: request.incarnation,
         stopping: request.stopping,
@@ -213,10 +241,11 @@ fn proposal(told: ProposedIsr) -> Result<((Uuid, i32), Proposal), Malformed> {
 
 fn end(told: &proto::LogEnd) -> Result<((Uuid, i32), LogEnd), Malformed> {
     let key = key(&told.topic_id, told.partition)?;
-    if told.end < 0 || told.epoch.is_some_and(|epoch| epoch < 0) {
+    if told.end < 0 || told.leader_epoch < 0 || told.epoch.is_some_and(|epoch| epoch < 0) {
         return Err(Malformed::Negative);
     }
-    Ok((key, LogEnd { epoch: told.epoch.unwrap_or(LogEnd::NONE.epoch), end: told.end }))
+    let none = LogEnd::none(told.leader_epoch);
+    Ok((key, LogEnd { epoch: told.epoch.unwrap_or(none.epoch), end: told.end, ..none }))
 }
 
 /// The receiving end.
@@ -248,7 +277,8 @@ impl Controller for Service {
             self.liveness.lock().hear(broker, beat, self.context.clock().since_boot());
         }
         let fenced = registered.is_none_or(|registered| registered.fenced || registered.incarnation != incarnation);
-        Ok(Response::new(HeartbeatResponse { acting: (self.acting)(), fenced }))
+        let incarnation = registered.map_or(0, |registered| registered.incarnation);
+        Ok(Response::new(HeartbeatResponse { acting: (self.acting)(), fenced, incarnation }))
     }
 
     async fn purge_topic(&self, request: Request<PurgeTopicRequest>) -> Result<Response<PurgeTopicResponse>, Status> {
@@ -263,7 +293,52 @@ impl Controller for Service {
 mod tests {
     use std::collections::BTreeMap;
 
+    use taffrail_proto::internal::v1::controller_server::ControllerServer;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_stream::wrappers::TcpListenerStream;
+
     use super::*;
+    use crate::brokers::{Image, Registered};
+
+    struct Hears;
+
+    #[tonic::async_trait]
+    impl Controller for Hears {
+        async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+            Ok(Response::new(HeartbeatResponse::default()))
+        }
+
+        async fn purge_topic(&self, _: Request<PurgeTopicRequest>) -> Result<Response<PurgeTopicResponse>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_a_machine_that_is_gone_is_made_anew() {
+        let (server, name) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (behind, address) = (server.local_addr().unwrap(), name.local_addr().unwrap());
+        let hears = tonic::transport::Server::builder().add_service(ControllerServer::new(Hears));
+        tokio::spawn(hears.serve_with_incoming(TcpListenerStream::new(server)));
+        tokio::spawn(async move {
+            // The first one is to a machine that says nothing any more.
+            let _gone = name.accept().await.unwrap();
+            loop {
+                let (mut stream, _) = name.accept().await.unwrap();
+                let mut to = TcpStream::connect(behind).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut to).await });
+            }
+        });
+        let brokers = Brokers::new(0, "cluster".to_owned());
+        let endpoints = [(INTERNAL.to_owned(), address.to_string())].into();
+        let version = "test".to_owned();
+        let other =
+            Registered { id: 1, incarnation: 1, fenced: false, draining: false, zone: None, endpoints, version };
+        brokers.publish(Image { brokers: [(1, other)].into() });
+        let links = Links::new(brokers, Duration::from_millis(100));
+        let heard = async { while links.client(1).unwrap().heartbeat(HeartbeatRequest::default()).await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(10), heard).await.expect("it is heard in the end");
+    }
 
     fn replica(broker: i32) -> Replica {
         Replica { broker, incarnation: 7 }
@@ -277,9 +352,9 @@ mod tests {
             incarnation: 7,
             stopping: true,
             faults: BTreeMap::from([((topic, 1), "its log is missing".to_owned())]),
-            recovered: [(topic, 2)].into(),
+            recovered: [((topic, 2), 8)].into(),
             proposals: [((topic, 3), proposal)].into(),
-            ends: [((topic, 4), LogEnd { epoch: 5, end: 6 }), ((topic, 5), LogEnd::NONE)].into(),
+            ends: [((topic, 4), LogEnd { leader_epoch: 7, epoch: 5, end: 6 }), ((topic, 5), LogEnd::none(7))].into(),
         };
         assert_eq!(beat(request(Session { broker: 1, incarnation: 7 }, &sent)), Ok(sent));
     }
@@ -312,9 +387,13 @@ mod tests {
             assert_eq!(refused(of(negative.clone())), Malformed::Negative, "{negative:?}");
         }
 
-        for (epoch, end) in [(Some(-1), 0), (None, -1)] {
-            let end = proto::LogEnd { topic_id: topic_id.clone(), partition: 0, epoch, end };
+        for (epoch, end, leader_epoch) in [(Some(-1), 0, 0), (None, -1, 0), (None, 0, -1)] {
+            let end = proto::LogEnd { topic_id: topic_id.clone(), partition: 0, epoch, end, leader_epoch };
             assert_eq!(refused(HeartbeatRequest { ends: vec![end], ..Default::default() }), Malformed::Negative);
+        }
+        for (partition, leader_epoch) in [(-1, 0), (0, -1)] {
+            let found = RecoveredPartition { topic_id: topic_id.clone(), partition, leader_epoch };
+            assert_eq!(refused(HeartbeatRequest { recovered: vec![found], ..Default::default() }), Malformed::Negative);
         }
         let many = vec![proto::LogEnd { topic_id, ..Default::default() }; MAX_NAMED + 1];
         assert_eq!(refused(HeartbeatRequest { ends: many, ..Default::default() }), Malformed::TooMany);

@@ -102,7 +102,7 @@ impl Image {
                 }
             }
             Kind::Topic => self.take_topic(identity, object, is_there)?,
-            Kind::Cluster | Kind::ClusterState | Kind::DeletedTopic => {}
+            Kind::Cluster | Kind::ClusterState | Kind::DeletedTopic | Kind::Lease => {}
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +23,7 @@ use crate::brokers::{self, Brokers, Registered};
 use crate::context::Context;
 use crate::election::Leadership;
 use crate::metadata::MetadataStore;
+use crate::metrics::{ControllerMetrics, ReplicationMetrics};
 use crate::peers::Peers;
 use crate::replication::proposals::ByPartition;
 use crate::storage::{Storage, StorageError};
@@ -56,6 +58,12 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// This broker as it is registered.
     pub me: Session,
+    /// What is counted of it as controller.
+    pub controller: ControllerMetrics,
+    /// What is counted of replication.
+    pub metrics: ReplicationMetrics,
+    /// The newest session of this broker that others know of.
+    pub newest: Arc<watch::Sender<i64>>,
 }
 
 /// A broker that takes part.
@@ -64,6 +72,8 @@ pub struct Member {
     own: watch::Sender<Beat>,
     image: watch::Receiver<Arc<Image>>,
     kept: Arc<Mutex<Kept>>,
+    /// It is about to stop.
+    leaving: Arc<AtomicBool>,
     stop: CancellationToken,
     serving: JoinHandle<Serving>,
     jobs: Vec<JoinHandle<()>>,
@@ -86,9 +96,12 @@ impl Member {
             brokers,
             peers,
             me,
+            controller,
+            metrics,
+            newest,
         } = parts;
         let stop = CancellationToken::new();
-        let liveness = Arc::new(Mutex::new(Liveness::new(session_timeout)));
+        let liveness = Arc::new(Mutex::new(Liveness::new(me.broker, session_timeout)));
         let (own, told) = watch::channel(Beat { incarnation: me.incarnation, ..Beat::default() });
         let links = Links::new(brokers.clone(), session_timeout / 2);
         brokers.publish(registry(&image.borrow()));
@@ -99,6 +112,7 @@ impl Member {
             topics,
             peers,
             me,
+            metrics,
         })?;
         let kept = serving.kept();
         let own_data = OwnData {
@@ -120,17 +134,28 @@ impl Member {
         };
         let interval = session_timeout / heartbeat::INTERVAL;
         let purger = Arc::new(Everyone { me: me.broker, own: own_data, others: links.clone() });
-        let teller = heartbeat::Teller { links, context: context.clone(), me, liveness: liveness.clone() };
+        let teller = heartbeat::Teller { links, context: context.clone(), me, liveness: liveness.clone(), newest };
         let telling = heartbeat::tell(teller, told, interval, stop.clone());
-        let control =
-            task::Parts { context, identity, store, image: image.clone(), leadership, deposed, liveness, purger };
+        let control = task::Parts {
+            context,
+            identity,
+            store,
+            image: image.clone(),
+            leadership,
+            deposed,
+            liveness,
+            purger,
+            metrics: controller,
+        };
         let jobs = vec![
             tokio::spawn(telling),
             tokio::spawn(task::run(control, stop.clone())),
             tokio::spawn(follow_brokers(image.clone(), brokers, stop.clone())),
         ];
-        let serving = tokio::spawn(follow_image(serving, image.clone(), own.clone(), stop.clone()));
-        Ok((Self { me, own, image, kept, stop, serving, jobs }, ControllerServer::new(service)))
+        let leaving = Arc::<AtomicBool>::default();
+        let telling = Telling { own: own.clone(), leaving: leaving.clone() };
+        let serving = tokio::spawn(follow_image(serving, image.clone(), telling, stop.clone()));
+        Ok((Self { me, own, image, kept, leaving, stop, serving, jobs }, ControllerServer::new(service)))
     }
 
     /// What this broker keeps of the cluster's metadata.
@@ -141,6 +166,7 @@ impl Member {
     /// Tells the others that this broker is about to stop, and waits until nobody waits for it any more: until other replicas
     /// lead what it led, and have taken it out of the in-sync replicas wherever enough are left. Not longer than `patience`.
     pub async fn hand_over(&self, patience: Duration) {
+        self.leaving.store(true, Ordering::Relaxed);
         self.own.send_modify(|beat| beat.stopping = true);
         let (mut image, me) = (self.image.clone(), self.me.broker);
         let handed_over = image.wait_for(|image| needs(image, me) == 0);
@@ -180,7 +206,7 @@ fn needs(image: &Image, me: i32) -> usize {
 async fn follow_image(
     mut serving: Serving,
     mut image: watch::Receiver<Arc<Image>>,
-    own: watch::Sender<Beat>,
+    telling: Telling,
     stop: CancellationToken,
 ) -> Serving {
     let mut proposals = serving.proposals().follow();
@@ -190,7 +216,11 @@ async fn follow_image(
             let outcome = serving.follow(&newest).await;
             is_new = outcome == Outcome::TryAgain;
         }
-        tell(&serving, &mut proposals, &own);
+        if !is_new {
+            serving.clean(&newest).await;
+        }
+        telling.tell(&serving, &mut proposals);
+        serving.keep_watermarks().await;
         tokio::select! {
             changed = image.changed() => {
                 if changed.is_err() {
@@ -206,20 +236,33 @@ async fn follow_image(
     }
 }
 
-fn tell(serving: &Serving, proposals: &mut watch::Receiver<ByPartition>, own: &watch::Sender<Beat>) {
-    let next = Beat {
-        faults: serving.faults(),
-        recovered: serving.recovered(),
-        ends: serving.ends(),
-        proposals: proposals.borrow_and_update().clone(),
-        ..own.borrow().clone()
-    };
-    own.send_if_modified(|beat| {
-        let changed = *beat != next;
-        // It may have begun to stop meanwhile.
-        *beat = Beat { stopping: beat.stopping, ..next };
-        changed
-    });
+/// What the controller is told of this broker.
+struct Telling {
+    own: watch::Sender<Beat>,
+    leaving: Arc<AtomicBool>,
+}
+
+impl Telling {
+    fn tell(&self, serving: &Serving, proposals: &mut watch::Receiver<ByPartition>) {
+        let takes_records = serving.takes_records();
+        let next = Beat {
+            faults: serving.faults(),
+            recovered: serving.recovered(),
+            ends: serving.ends(),
+            proposals: proposals.borrow_and_update().clone(),
+            ..self.own.borrow().clone()
+        };
+        self.own.send_if_modified(|beat| {
+            if !takes_records && !beat.stopping {
+                tracing::warn!("its storage takes no records: others are to lead and to go on without it");
+            }
+            // It may have begun to stop meanwhile.
+            let next = Beat { stopping: !takes_records || self.leaving.load(Ordering::Relaxed), ..next };
+            let changed = *beat != next;
+            *beat = next;
+            changed
+        });
+    }
 }
 
 async fn follow_brokers(mut image: watch::Receiver<Arc<Image>>, brokers: Arc<Brokers>, stop: CancellationToken) {
@@ -234,12 +277,14 @@ async fn follow_brokers(mut image: watch::Receiver<Arc<Image>>, brokers: Arc<Bro
 
 /// The registrations as the rest of the broker reads them.
 fn registry(image: &Image) -> brokers::Image {
+    let wanted = image.cluster.as_ref().map_or(i32::MAX, |cluster| cluster.spec.spec.replicas);
     let registered = |spec: &BrokerSpec| {
         let endpoints = spec.endpoints.iter().map(|at| (at.listener.clone(), format!("{}:{}", at.host, at.port)));
         Registered {
             id: spec.id,
             incarnation: spec.incarnation,
             fenced: spec.fenced,
+            draining: spec.id >= wanted,
             zone: spec.zone.clone(),
             endpoints: endpoints.collect(),
             version: spec.version.clone(),

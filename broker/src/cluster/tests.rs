@@ -5,25 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::follow::follow;
-use super::image::{Identity, Image};
+use super::image::{Identity, Image, spec_of};
 use super::member::{Member, Parts};
+use super::topics::ClusterTopics;
 use crate::brokers::Brokers;
 use crate::clock::SystemClock;
 use crate::context::Context;
+use crate::coordinator::groups::Groups;
+use crate::coordinator::runtime::Limits;
 use crate::election::Leadership;
 use crate::metadata::{EmbeddedStore, Kind, MetadataStore};
+use crate::metrics::{ControllerMetrics, Metrics, ReplicationMetrics};
 use crate::peers::Peers;
-use crate::storage::Storage;
+use crate::producer_ids::ProducerIds;
+use crate::server::{self, Options};
+use crate::service;
 use crate::storage::memory::Disk;
+use crate::storage::{FORMAT_VERSION, Storage};
 use crate::topics::Topics;
+
+mod moves;
 
 const TOPIC: &str = "6f1b0a52-4a3e-4d3e-9d67-2b8f6f0f7a11";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,8 +78,10 @@ impl Cluster {
         Self { store, disk }
     }
 
-    async fn topic(&self, partitions: i32) {
-        let spec = json!({ "clusterRef": { "name": "main" }, "partitions": partitions, "replicationFactor": 1 });
+    async fn topic(&self, partitions: i32, replication_factor: i32) {
+        let spec = json!({
+            "clusterRef": { "name": "main" }, "partitions": partitions, "replicationFactor": replication_factor,
+        });
         let mut topic = object("Topic", "t", &spec);
         topic["status"] = json!({
             "topicId": TOPIC, "acceptedGeneration": 1,
@@ -105,7 +116,8 @@ impl Cluster {
                 self.store.create(Kind::Broker, &name, object("Broker", &name, &spec)).await.unwrap();
             }
         }
-        let (storage, identity) = (disk.open(), Identity { cluster: "main".into(), namespace: "default".into() });
+        let (storage, identity): (Arc<dyn Storage>, _) =
+            (disk.open(), Identity { cluster: "main".into(), namespace: "default".into() });
         let (context, topics, stop) = (context(&*storage, 2), Topics::new(), CancellationToken::new());
         let (images, image) = watch::channel(Arc::<Image>::default());
         tokio::spawn(follow(identity.clone(), self.store.clone(), images, stop.clone()));
@@ -114,6 +126,8 @@ impl Cluster {
         let (leadership, elected) =
             watch::channel(if id == 0 { acting } else { Leadership::Follower { holder: None } });
         let brokers = Brokers::new(id, "cluster".to_owned());
+        let peers = Peers::new(brokers.clone(), 1 << 20);
+        let broker = self.broker((context.clone(), &image, &topics), (&brokers, &peers), &storage);
         let parts = Parts {
             context,
             identity,
@@ -124,17 +138,60 @@ impl Cluster {
             session_timeout: Duration::from_millis(1_200),
             storage,
             topics: topics.clone(),
-            peers: Peers::new(brokers.clone(), 1 << 20),
+            peers,
             brokers,
             me: Session { broker: id, incarnation },
+            controller: ControllerMetrics::default(),
+            metrics: ReplicationMetrics::default(),
+            newest: Arc::new(watch::Sender::new(0)),
         };
         let (member, service) = Member::join(parts).unwrap();
-        let server = tonic::transport::Server::builder().add_service(service);
-        let ended = stop.clone();
-        tokio::spawn(async move {
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), ended.cancelled()).await.unwrap();
-        });
+        let routes = service::internal_routes(&broker).add_service(service);
+        let address = socket.local_addr().unwrap();
+        drop(socket);
+        let options = Options { drain_timeout: Duration::from_millis(200), ..Options::default() };
+        server::serve_internal(address, routes, options, &broker.metrics, stop.clone()).await.unwrap();
         Running { topics, member: Some(member), stop, disk, leadership }
+    }
+
+    /// What other brokers call.
+    fn broker(
+        &self,
+        (context, image, topics): (Context, &watch::Receiver<Arc<Image>>, &Arc<Topics>),
+        (brokers, peers): (&Arc<Brokers>, &Arc<Peers>),
+        storage: &Arc<dyn Storage>,
+    ) -> Arc<service::Broker> {
+        let identity = Identity { cluster: "main".into(), namespace: "default".into() };
+        let store = self.store.clone();
+        Arc::new(service::Broker {
+            brokers: brokers.clone(),
+            peers: peers.clone(),
+            storage: storage.clone(),
+            topics: topics.clone(),
+            groups: Groups::start(&context, topics, Limits::default()),
+            controller: ClusterTopics::new(context.clone(), identity, store.clone(), image.clone(), topics.clone()),
+            metrics: Metrics::new(std::time::Instant::now()),
+            producer_ids: ProducerIds::of_cluster(storage.meta(), store, "main").unwrap(),
+            data_dir: String::new(),
+            format_version: FORMAT_VERSION,
+            default_partitions: 1,
+            last_seen: None,
+            context,
+        })
+    }
+
+    /// Changes the Cluster's `spec`.
+    async fn set(&self, field: &str, value: Value) {
+        let mut cluster = self.store.get(Kind::Cluster, "main").await.unwrap().unwrap();
+        cluster.document["spec"][field] = value;
+        self.store.replace(&cluster).await.unwrap();
+    }
+
+    /// All partitions as the store has them.
+    async fn partitions(&self) -> Vec<PartitionState> {
+        let slices = self.store.list(Kind::PartitionSlice).await.unwrap();
+        let slices = slices.iter().filter_map(spec_of::<PartitionSliceSpec>);
+        slices.flat_map(|slice| slice.partitions).collect()
     }
 }
 
@@ -149,6 +206,12 @@ impl Running {
             *leaders.entry(assignment.leader.filter(|_| begun)).or_default() += 1;
         }
         Some(leaders)
+    }
+
+    /// Readers of the first partition may be answered by the replica here.
+    fn serves_near(&self) -> bool {
+        let image = self.topics.image();
+        image.topic("t").is_ok_and(|topic| topic.partitions[0].in_sync_replica().is_some())
     }
 
     fn fault(&self) -> Option<String> {
@@ -180,7 +243,7 @@ async fn a_broker_that_is_away_keeps_its_partitions_and_leads_them_again_when_it
     let cluster = Cluster::new(2).await;
     let zero = cluster.start(0, 1, None, Disk::new()).await;
     let one = cluster.start(1, 1, None, Disk::new()).await;
-    cluster.topic(4).await;
+    cluster.topic(4, 1).await;
     for broker in [&zero, &one] {
         broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
     }
@@ -208,7 +271,7 @@ async fn a_broker_that_is_away_keeps_its_partitions_and_leads_them_again_when_it
 async fn m9_a_slice_that_is_removed_by_hand_freezes_its_partitions_and_comes_back() {
     let cluster = Cluster::new(1).await;
     let zero = cluster.start(0, 1, None, Disk::new()).await;
-    cluster.topic(2).await;
+    cluster.topic(2, 1).await;
     zero.wait("served", |zero| zero.leaders() == Some(spread(&[(Some(0), 2)]))).await;
 
     let registered = || async {
@@ -228,4 +291,57 @@ async fn m9_a_slice_that_is_removed_by_hand_freezes_its_partitions_and_comes_bac
     cluster.store.create(Kind::PartitionSlice, &name, slice.document).await.unwrap();
     zero.wait("served again", |zero| zero.leaders() == Some(spread(&[(Some(0), 2)]))).await;
     zero.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_a_replica_serves_readers_as_long_as_the_slice_has_it_in_sync() {
+    let cluster = Cluster::new(2).await;
+    let zero = cluster.start(0, 1, None, Disk::new()).await;
+    let one = cluster.start(1, 1, None, Disk::new()).await;
+    cluster.topic(1, 2).await;
+    for broker in [&zero, &one] {
+        broker.wait("led", |broker| broker.leaders().is_some_and(|leaders| !leaders.contains_key(&None))).await;
+    }
+    let zero_leads = zero.leaders() == Some(spread(&[(Some(0), 1)]));
+    let (led_by, leader, follower) = if zero_leads { (0, &zero, &one) } else { (1, &one, &zero) };
+    follower.wait("in sync", Running::serves_near).await;
+    assert!(!leader.serves_near(), "it leads");
+
+    // Without a controller nobody but this test changes the slice: one would take the replica into the ISR again at once.
+    zero.leadership.send_replace(Leadership::Follower { holder: None });
+    let in_sync = |replicas: Value| {
+        let store = cluster.store.clone();
+        async move {
+            let mut slice = store.get(Kind::PartitionSlice, &format!("{TOPIC}-0")).await.unwrap().unwrap();
+            let state = &mut slice.document["spec"]["partitions"][0];
+            let all = std::mem::replace(&mut state["isr"], replicas);
+            state["partitionEpoch"] = (state["partitionEpoch"].as_i64().unwrap() + 1).into();
+            store.replace(&slice).await.unwrap();
+            all
+        }
+    };
+    let all = in_sync(json!([{ "broker": led_by, "incarnation": 1 }])).await;
+    follower.wait("not in sync", |follower| !follower.serves_near()).await;
+    in_sync(all).await;
+    follower.wait("in sync again", Running::serves_near).await;
+    let other_session = json!([{ "broker": led_by, "incarnation": 1 }, { "broker": 1 - led_by, "incarnation": 9 }]);
+    in_sync(other_session).await;
+    follower.wait("another session is in sync", |follower| !follower.serves_near()).await;
+    zero.leave().await;
+    one.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_disk_is_full_hands_over_what_it_leads() {
+    let cluster = Cluster::new(2).await;
+    let zero = cluster.start(0, 1, None, Disk::new()).await;
+    let one = cluster.start(1, 1, None, Disk::new()).await;
+    cluster.topic(4, 2).await;
+    for broker in [&zero, &one] {
+        broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
+    }
+    one.disk.set_full(true);
+    zero.wait("all with the one that has room", |zero| zero.leaders() == Some(spread(&[(Some(0), 4)]))).await;
+    zero.leave().await;
+    one.leave().await;
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use kube::ResourceExt;
 use taffrail_crds::condition::ConditionStatus;
+use taffrail_crds::recover::{self, RECOVER_ANNOTATION, Recovery};
 use taffrail_crds::topic::{ClusterRef, DeletionPolicy};
-use taffrail_crds::{ADOPT_ANNOTATION, PartitionSliceSpec, Topic};
+use taffrail_crds::{ADOPT_ANNOTATION, PartitionSliceSpec, PartitionState, Topic};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -189,6 +191,47 @@ impl ClusterTopics {
         Ok(described(&self.image(), &stored.spec, Some(Trash { deleted_at: now, purge_at })))
     }
 
+    /// Writes the command into the Topic, where the controller finds it, and waits until it has carried it out.
+    async fn command(&self, name: &str, partition: i32, broker: i32) -> Result<i32, TopicError> {
+        let image = self.image();
+        if let Some(topic) = internal(&image).find(|topic| topic.name == name) {
+            let command = recovery(&image, topic.id, partition, broker)?;
+            let cluster = &self.identity;
+            let why = format!(
+                "internal topics have no object of their own: kubectl annotate --overwrite --namespace {} \
+                 clusters.taffrail.dev/{} {RECOVER_ANNOTATION}.{name}={command}",
+                cluster.namespace, cluster.cluster
+            );
+            return Err(TopicError::Invalid(vec![why]));
+        }
+        let stored = self.find(name)?;
+        let id = accepted_id(&stored.spec).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
+        let command = recovery(&image, id, partition, broker)?;
+        let annotation = stored.spec.annotations().get(RECOVER_ANNOTATION).map(String::as_str);
+        let mut next = stored.object.clone();
+        next.document["metadata"]["annotations"][RECOVER_ANNOTATION] = recover::with(annotation, command).into();
+        let store = self.store.in_namespace(&namespace_of(&stored.spec, &self.identity));
+        store.replace(&next).await.map_err(|error| match error {
+            MetadataError::Conflict { .. } => TopicError::Conflict(name.to_owned()),
+            error => failed(error),
+        })?;
+        let mut images = self.image.clone();
+        let epoch = |image: &Image| {
+            let state = partition_state(image, id, partition)?;
+            (state.leader.is_some() && state.leader_epoch > command.leader_epoch).then_some(state.leader_epoch)
+        };
+        let led = images.wait_for(|image| epoch(image).is_some());
+        match tokio::time::timeout(PATIENCE, led).await {
+            Ok(Ok(image)) => epoch(&image).ok_or(TopicError::Stopping),
+            Ok(Err(_)) => Err(TopicError::Stopping),
+            Err(_) => Err(TopicError::Pending {
+                topic: name.to_owned(),
+                object: format!("{}/{}", namespace_of(&stored.spec, &self.identity), stored.object.name),
+                why: format!("no controller has carried out the command {command} yet, which stays in its annotations"),
+            }),
+        }
+    }
+
     async fn adopt(&self, which: Deleted, new_name: Option<&str>) -> Result<TopicDescription, TopicError> {
         let image = self.image();
         let gone = deleted(&image);
@@ -206,7 +249,8 @@ impl ClusterTopics {
             let why = "new_name: in a cluster a topic keeps its name for the life of its id: leave it out";
             return Err(TopicError::Invalid(vec![why.to_owned()]));
         }
-        let request = NewTopic { name: newest.name.clone(), partitions: Some(newest.partitions), config: Vec::new() };
+        let (name, partitions) = (newest.name.clone(), Some(newest.partitions));
+        let request = NewTopic { name, partitions, ..NewTopic::default() };
         let mut topic = object::new_object(&request)?;
         topic.metadata.annotations.get_or_insert_default().insert(ADOPT_ANNOTATION.to_owned(), newest.id.to_string());
         self.create_object(topic, false).await
@@ -269,6 +313,37 @@ impl TopicAdmin for ClusterTopics {
     fn purge(&self) -> BoxFuture<'_, u64> {
         Box::pin(std::future::ready(0))
     }
+
+    fn recover<'a>(&'a self, name: &'a str, partition: i32, broker: i32) -> BoxFuture<'a, Result<i32, TopicError>> {
+        Box::pin(self.command(name, partition, broker))
+    }
+}
+
+/// The command for a partition, as it is now: one that has no leader, and a replica whose broker is there.
+fn recovery(image: &Image, id: Uuid, partition: i32, broker: i32) -> Result<Recovery, TopicError> {
+    let refuse = |why: String| Err(TopicError::Invalid(vec![why]));
+    let Some(state) = partition_state(image, id, partition) else {
+        return refuse(format!("there is no partition {partition}"));
+    };
+    if let Some(leader) = state.leader {
+        return refuse(format!("partition {partition} is led by broker {leader}: there is nothing to recover"));
+    }
+    if !state.replicas.contains(&broker) {
+        let replicas: Vec<_> = state.replicas.iter().map(ToString::to_string).collect();
+        return refuse(format!(
+            "broker {broker} has no replica of partition {partition}: choose one of {}",
+            replicas.join(", ")
+        ));
+    }
+    if image.brokers.get(&broker).is_none_or(|known| known.spec.fenced) {
+        return refuse(format!("broker {broker} does not answer: bring it back first, or choose another replica"));
+    }
+    Ok(Recovery { partition, broker, leader_epoch: state.leader_epoch })
+}
+
+fn partition_state(image: &Image, id: Uuid, partition: i32) -> Option<&PartitionState> {
+    let mut partitions = image.slices_of(id).flat_map(|slice| &slice.spec.partitions);
+    partitions.find(|state| state.index == partition)
 }
 
 enum Verdict {
@@ -310,10 +385,17 @@ fn internal(image: &Image) -> impl Iterator<Item = TopicDescription> {
         name: topic.name.clone(),
         id: topic.topic_id.0,
         partitions: topic.partitions,
+        replication_factor: replication_factor(image, topic.topic_id.0),
         config: Vec::new(),
         trash: None,
         internal: true,
     })
+}
+
+/// As the slices say; 0: there are none.
+fn replication_factor(image: &Image, id: Uuid) -> i32 {
+    let partitions = image.slices_of(id).flat_map(|slice| &slice.spec.partitions);
+    partitions.map(|partition| partition.replication_factor).max().unwrap_or(0)
 }
 
 /// Topics whose object is gone, or going with its data, and whose slices are there.
@@ -328,6 +410,7 @@ fn deleted(image: &Image) -> Vec<TopicDescription> {
             name: name.clone(),
             id: id.0,
             partitions: slices.iter().map(|slice| slice.partitions.len() as i32).sum(),
+            replication_factor: replication_factor(image, id.0),
             config: Vec::new(),
             trash: Some(trash.unwrap_or(Trash { deleted_at: 0, purge_at: i64::MAX })),
             internal: false,
@@ -350,3 +433,6 @@ fn failed(error: MetadataError) -> TopicError {
         error => TopicError::Metadata(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! The settings are read off [`Config`]'s own definition; nothing here names one. Values stay text until the layers are
 //! one on the other; then each is parsed on its own, so that one fault does not hide the next.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
 use marked_yaml::Node;
 
-use super::{Alone, ClusterConfig, Config, Fault, Mode, Source};
+use super::{Alone, ClusterConfig, Config, DevConfig, Fault, Mode, Source};
 
 /// A setting as it is in force, in text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,10 @@ fn config(mode: Mode, settings: &[Setting], definition: &Command) -> Result<Conf
     Ok(match mode {
         Mode::Standalone => Config { manifest: Alone::from_arg_matches(&matches)?.manifest, ..config },
         Mode::Cluster => Config { cluster: Some(ClusterConfig::from_arg_matches(&matches)?), ..config },
+        Mode::Dev => {
+            let manifest = Alone::from_arg_matches(&matches)?.manifest;
+            Config { manifest, dev: Some(DevConfig::from_arg_matches(&matches)?), ..config }
+        }
     })
 }
 
@@ -138,14 +143,24 @@ fn parse(settings: &[Setting], definition: &Command) -> Result<ArgMatches, clap:
     definition.clone().no_binary_name(true).try_get_matches_from(arguments)
 }
 
-/// Flags of the other mode that were given.
+/// Flags of other modes that were given.
 pub fn of_other_mode(mode: Mode, flags: &ArgMatches) -> Vec<Fault> {
-    let own = definition(mode);
-    let other = definition(mode.other());
-    let own: Vec<&str> = own.get_arguments().filter_map(Arg::get_long).collect();
-    let foreign = other.get_arguments().filter(|arg| arg.get_long().is_some_and(|name| !own.contains(&name)));
-    let given = foreign.filter(|arg| flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine));
-    given.filter_map(Arg::get_long).map(|name| Fault::OtherMode { name: name.to_owned(), mode: mode.other() }).collect()
+    let given =
+        |id: &str| flags.try_contains_id(id).is_ok() && flags.value_source(id) == Some(ValueSource::CommandLine);
+    let all = Mode::ALL.into_iter().flat_map(|mode| definition(mode).get_arguments().cloned().collect::<Vec<_>>());
+    let all = all.filter(|arg| given(arg.get_id().as_str()));
+    let names: BTreeSet<String> = all.filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+    let foreign = names.into_iter().filter(|name| !has(mode, name));
+    foreign.filter_map(|name| Some(Fault::OtherMode { mode: owner(&name)?, name })).collect()
+}
+
+fn has(mode: Mode, name: &str) -> bool {
+    definition(mode).get_arguments().any(|arg| arg.get_long() == Some(name))
+}
+
+/// The first mode that has a setting.
+fn owner(name: &str) -> Option<Mode> {
+    Mode::ALL.into_iter().find(|mode| has(*mode, name))
 }
 
 fn fault_of(setting: &Setting, definition: &Command) -> Option<Fault> {
@@ -225,13 +240,12 @@ fn scalars(node: &Node) -> Option<Vec<String>> {
 
 fn unknown(file: &Path, mode: Mode, line: usize, key: &str, names: &[&str]) -> Fault {
     let same = |name: &&&str| name.replace('-', "") == key.to_lowercase().replace(['-', '_'], "");
-    let other = definition(mode.other());
-    let hint = match names.iter().find(same) {
-        Some(name) => format!(": did you mean \"{name}\"?"),
-        None if other.get_arguments().any(|arg| arg.get_long() == Some(key)) => {
-            format!(" of \"taffrail-broker {}\": it is one of \"{}\"", mode.name(), mode.other().name())
+    let hint = match (names.iter().find(same), owner(key)) {
+        (Some(name), _) => format!(": did you mean \"{name}\"?"),
+        (None, Some(other)) => {
+            format!(" of \"taffrail-broker {}\": it is one of \"{}\"", mode.name(), other.name())
         }
-        None => format!("; there are {}", names.join(", ")),
+        (None, None) => format!("; there are {}", names.join(", ")),
     };
     Fault::UnknownKey { file: PathBuf::from(file), line, key: key.to_owned(), hint }
 }

@@ -14,10 +14,12 @@ use clap::Args;
 use taffrail_crds::duration::Duration;
 
 mod cluster;
+mod dev;
 pub mod layers;
 mod values;
 
 pub use cluster::ClusterConfig;
+pub use dev::{Addresses, DevConfig};
 pub use values::{Level, ListenAddress, LogFormat, Memory};
 
 /// How a broker runs, which decides what can be set.
@@ -28,14 +30,20 @@ pub enum Mode {
     Standalone,
     /// As a broker of a cluster, in Kubernetes.
     Cluster,
+    /// All brokers of a cluster, in this process.
+    Dev,
 }
 
 impl Mode {
+    /// All modes. Where several have a setting, it is named as one of the first.
+    pub const ALL: [Self; 3] = [Self::Standalone, Self::Cluster, Self::Dev];
+
     /// The subcommand.
     pub fn name(self) -> &'static str {
         match self {
             Self::Standalone => "standalone",
             Self::Cluster => "cluster",
+            Self::Dev => "dev",
         }
     }
 
@@ -45,19 +53,16 @@ impl Mode {
         match self {
             Self::Standalone => Alone::augment_args(command),
             Self::Cluster => ClusterConfig::augment_args(command),
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Standalone => Self::Cluster,
-            Self::Cluster => Self::Standalone,
+            Self::Dev => DevConfig::augment_args(Alone::augment_args(command))
+                .mut_arg("data_dir", |data_dir| data_dir.default_value(DEV_DATA_DIR)),
         }
     }
 }
 
-/// Settings of a broker that is alone.
+/// Where the brokers of one process have their data: not where a broker that is alone has it.
+const DEV_DATA_DIR: &str = "taffrail-dev";
+
+/// Settings of those who make topics by themselves: where there is no Kubernetes.
 #[derive(Args, Clone, Debug)]
 struct Alone {
     /// File with Topic objects (YAML, as for `kubectl apply`), or directory of such files. They are applied at the start
@@ -112,13 +117,17 @@ pub struct Config {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Level,
 
-    /// Topic objects of a broker that is alone.
+    /// Topic objects, where there is no Kubernetes.
     #[arg(skip)]
     pub manifest: Option<PathBuf>,
 
     /// Set: a broker of a cluster.
     #[arg(skip)]
     pub cluster: Option<ClusterConfig>,
+
+    /// Set: all brokers of a cluster.
+    #[arg(skip)]
+    pub dev: Option<DevConfig>,
 }
 
 /// Where a value came from.
@@ -168,7 +177,7 @@ pub enum Fault {
         /// Its environment variable.
         variable: String,
     },
-    /// A flag of the other mode.
+    /// A flag of another mode.
     #[error("--{name} is a setting of \"taffrail-broker {mode}\"", mode = .mode.name())]
     OtherMode {
         /// Name of the setting.
@@ -240,6 +249,10 @@ impl Config {
         let exposed = self.listen.iter().filter(|l| open && !l.socket_address().ip().is_loopback());
         let mut faults: Vec<Fault> =
             exposed.map(|&address| Fault::Exposed { address, origin: origin("listen") }).collect();
+        if let Some(dev) = &self.dev {
+            faults.extend(dev.conflicts(self, &origin));
+            return faults;
+        }
         let mut seen = vec![self.admin_listen];
         if let Some(cluster) = &self.cluster {
             faults.extend(cluster.conflicts(&origin));

@@ -229,11 +229,64 @@ fn values_of_a_cluster_fit_each_other() {
 
 #[test]
 fn settings_of_one_mode_are_not_taken_for_the_other() {
-    for (mode, key) in [(Mode::Standalone, "cluster"), (Mode::Cluster, "manifest")] {
+    for (mode, key, other) in [
+        (Mode::Standalone, "cluster", "cluster"),
+        (Mode::Standalone, "brokers", "dev"),
+        (Mode::Cluster, "manifest", "standalone"),
+        (Mode::Dev, "kubeconfig", "cluster"),
+    ] {
         let command = || as_text(mode.augment(Command::new("t"))).no_binary_name(true);
         assert!(command().try_get_matches_from([format!("--{key}=x")]).is_err());
         let faults = Case { mode, file: Some(&format!("{key}: x\n")), ..NOTHING }.resolve().unwrap_err();
-        assert!(faults[0].contains(mode.other().name()), "{faults:?}");
+        assert!(faults[0].contains(&format!("it is one of \"{other}\"")), "{faults:?}");
+    }
+}
+
+const IN_ONE_PROCESS: Case<'_> = Case { mode: Mode::Dev, ..NOTHING };
+
+#[test]
+fn brokers_of_one_process_have_addresses_and_memory_of_their_own() {
+    let config = IN_ONE_PROCESS.resolve().unwrap().config;
+    let dev = config.dev.clone().unwrap();
+    assert_eq!((config.data_dir.to_str(), dev.brokers), (Some("taffrail-dev"), 3));
+    let addresses = dev.addresses(&config).unwrap();
+    let ports: Vec<_> = addresses.iter().map(|at| [at.internal, at.listen, at.admin].map(|at| at.port())).collect();
+    assert_eq!(ports, [[9093, 9094, 9095], [9103, 9104, 9105], [9113, 9114, 9115]]);
+    assert_eq!(dev.memory(&config).to_string(), "341MiB");
+
+    let flags = &["--listen=grpc://127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"];
+    let config = Case { flags, ..IN_ONE_PROCESS }.resolve().unwrap().config;
+    let addresses = config.dev.as_ref().unwrap().addresses(&config).unwrap();
+    assert!(addresses.iter().all(|at| [at.listen, at.admin, at.internal].iter().all(|at| at.port() == 0)));
+}
+
+#[test]
+fn clients_of_brokers_of_one_process_are_told_an_address_that_they_can_reach() {
+    for (flags, host) in [
+        (&[][..], "127.0.0.1"),
+        (&["--listen=grpc://10.0.0.7:9094", "--allow-anonymous"], "10.0.0.7"),
+        (&["--listen=grpc://0.0.0.0:9094", "--allow-anonymous"], "127.0.0.1"),
+        (&["--listen=grpc://0.0.0.0:9094", "--allow-anonymous", "--advertise-host=me"], "me"),
+        (&["--listen=grpc://[::1]:9094"], "localhost"),
+    ] {
+        let config = Case { flags, ..IN_ONE_PROCESS }.resolve().unwrap().config;
+        assert_eq!(config.dev.as_ref().unwrap().host(&config), host, "{flags:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_brokers_of_one_process_is_told() {
+    for (flags, expected) in [
+        (&["--brokers=0"][..], "brokers \"0\": 0 is not in 1..=9"),
+        (&["--listen=grpc://127.0.0.1:1", "--listen=grpc://127.0.0.1:2"], "one address is given"),
+        (&["--internal-listen=0.0.0.0:9093"], "brokers trust each other"),
+        (&["--brokers=4", "--memory-limit=500MiB"], "must be 128MiB for each of 4 brokers"),
+        (&["--brokers=3", "--listen=grpc://127.0.0.1:65530"], "there are not enough: begin lower"),
+        (&["--listen=grpc://127.0.0.1:9105"], "127.0.0.1:9105 is given twice"),
+        (&["--listen=grpc://0.0.0.0:9094"], "--allow-anonymous"),
+    ] {
+        let faults = Case { flags, ..IN_ONE_PROCESS }.resolve().unwrap_err();
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{flags:?}: {faults:?}");
     }
 }
 
@@ -260,9 +313,11 @@ fn reference() -> String {
          environment, that over the file.\nLists are separated by commas in the environment. `taffrail-broker config` shows what \
          is in force and where each value comes\nfrom.\n\nThis page is made from the program: `UPDATE=1 cargo test --release -p \
          taffrail-broker config`.\n\n{}\n## In a cluster\n\n`taffrail-broker cluster` has all of these but `--manifest`, and those below; `taffrail-broker \
-         config --mode cluster` shows them.\n\n{}",
+         config --mode cluster` shows them.\n\n{}\n## A cluster in one process\n\n`taffrail-broker dev` has all of the first table, with `taffrail-dev` as the default of `--data-dir` \
+         and the addresses of broker 0,\nand those below; `taffrail-broker config --mode dev` shows them.\n\n{}",
         rows(Mode::Standalone, &[]),
-        rows(Mode::Cluster, &alone)
+        rows(Mode::Cluster, &alone),
+        rows(Mode::Dev, &alone)
     )
 }
 

@@ -20,6 +20,12 @@ impl ListenAddress {
     }
 }
 
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
 impl FromStr for ListenAddress {
     type Err = String;
 
@@ -91,6 +97,11 @@ impl Memory {
     /// In bytes.
     pub fn bytes(self) -> u64 {
         self.0
+    }
+
+    /// An equal part for each of so many, in whole MiB.
+    pub fn part(self, of: u32) -> Self {
+        Self((self.0 / u64::from(of.max(1))) >> 20 << 20)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct NewTopic {
     pub name: String,
     /// From 1; `None`: the default.
     pub partitions: Option<i32>,
+    /// Of each partition, from 1; `None`: as the cluster says.
+    pub replication_factor: Option<i32>,
     /// Keys (a manifest's or Kafka's) and values.
     pub config: Vec<(String, String)>,
 }
@@ -43,6 +45,8 @@ pub struct NewTopic {
 pub struct TopicChange {
     /// Not below the present number; `None`: as it is.
     pub partitions: Option<i32>,
+    /// Of each partition, from 1; `None`: as it is.
+    pub replication_factor: Option<i32>,
     /// Keys and values to set.
     pub set: Vec<(String, String)>,
     /// Keys to put back to the default.
@@ -67,6 +71,8 @@ pub struct TopicDescription {
     pub id: Uuid,
     /// How many partitions.
     pub partitions: i32,
+    /// Replicas that each of them shall have; 0: not known.
+    pub replication_factor: i32,
     /// All keys with the values in force, by name.
     pub config: Vec<ConfigEntry>,
     /// Set when it is in the trash.
@@ -122,6 +128,8 @@ pub trait TopicAdmin: Send + Sync + 'static {
     fn list(&self, include_deleted: bool) -> BoxFuture<'_, Result<Vec<TopicDescription>, TopicError>>;
     /// Lets the topics go whose time in the trash is over; answers how many.
     fn purge(&self) -> BoxFuture<'_, u64>;
+    /// Has this broker's replica lead a partition that has no leader, whatever it lacks; answers the leader epoch.
+    fn recover<'a>(&'a self, name: &'a str, partition: i32, broker: i32) -> BoxFuture<'a, Result<i32, TopicError>>;
 }
 
 impl TopicAdmin for Controller {
@@ -160,6 +168,11 @@ impl TopicAdmin for Controller {
 
     fn purge(&self) -> BoxFuture<'_, u64> {
         Box::pin(Self::purge(self))
+    }
+
+    fn recover<'a>(&'a self, _: &'a str, _: i32, _: i32) -> BoxFuture<'a, Result<i32, TopicError>> {
+        let why = "a broker that runs alone has one replica of each partition and leads it: there is nothing to choose";
+        Box::pin(std::future::ready(Err(TopicError::Invalid(vec![why.to_owned()]))))
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn object_of(request: &NewTopic) -> Result<Topic, TopicError> {
     let object = object_name(&request.name);
     let topic_name = (object != request.name).then(|| request.name.clone());
     let partitions = request.partitions.unwrap_or_else(|| TopicSpec::default().partitions);
-    let mut spec = TopicSpec { topic_name, partitions, ..TopicSpec::default() };
+    let replication_factor = request.replication_factor;
+    let mut spec = TopicSpec { topic_name, partitions, replication_factor, ..TopicSpec::default() };
     for (key, value) in &request.config {
         spec.config.set(key, value)?;
     }
@@ -70,6 +71,9 @@ pub(crate) fn changed_object(old: &Topic, change: &TopicChange) -> Result<Topic,
     let mut new = old.clone();
     if let Some(partitions) = change.partitions {
         new.spec.partitions = partitions;
+    }
+    if change.replication_factor.is_some() {
+        new.spec.replication_factor = change.replication_factor;
     }
     for key in &change.unset {
         new.spec.config.unset(key)?;
@@ -86,7 +90,7 @@ pub(super) fn merged_object(old: &Topic, manifest: &Topic) -> Topic {
 }
 
 /// What a manifest says is what is there.
-pub(super) fn is_same(old: &Topic, new: &Topic) -> bool {
+pub(crate) fn is_same(old: &Topic, new: &Topic) -> bool {
     let metadata = |topic: &Topic| (topic.metadata.labels.clone(), topic.metadata.annotations.clone());
     old.spec == new.spec && metadata(old) == metadata(new)
 }
@@ -153,11 +157,12 @@ pub(super) fn set_status(topic: &mut Topic, id: Uuid, partitions: i32, now_ms: i
 
 /// What clients are told of a topic, which says how many replicas it has, or has one.
 pub(crate) fn describe(topic: &Topic, trash: Option<Trash>) -> TopicDescription {
-    let name = topic.topic_name();
+    let (name, replication_factor) = (topic.topic_name(), topic.spec.replication_factor.unwrap_or(1));
     TopicDescription {
         id: id_of(topic).unwrap_or_default(),
         partitions: topic.spec.partitions,
-        config: topic.spec.config.entries(topic.spec.replication_factor.unwrap_or(1)),
+        replication_factor,
+        config: topic.spec.config.entries(replication_factor),
         trash,
         internal: is_internal(&name),
         name,

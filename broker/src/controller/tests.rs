@@ -60,7 +60,7 @@ impl Bench {
     }
 
     async fn create(&self, name: &str, partitions: i32) -> TopicDescription {
-        let topic = NewTopic { name: name.to_owned(), partitions: Some(partitions), config: vec![] };
+        let topic = NewTopic { name: name.to_owned(), partitions: Some(partitions), ..NewTopic::default() };
         self.controller.create(topic, false).await.unwrap()
     }
 
@@ -121,8 +121,8 @@ async fn names_and_configuration_are_checked_before_anything_is_made() {
     let bench = Bench::new().await;
     let new = |name: &str, config: &[(&str, &str)]| NewTopic {
         name: name.to_owned(),
-        partitions: None,
         config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..NewTopic::default()
     };
     for name in ["", "..", "__internal", "a b", &"x".repeat(250)] {
         let error = bench.controller.create(new(name, &[]), false).await.unwrap_err();
@@ -229,6 +229,9 @@ impl Storage for Full {
     }
     fn status(&self) -> crate::storage::Status {
         self.0.status()
+    }
+    fn takes_appends(&self) -> bool {
+        self.0.takes_appends()
     }
     fn maintain(&self, log_time: i64) -> Result<crate::storage::Maintenance, StorageError> {
         self.0.maintain(log_time)

@@ -20,7 +20,7 @@ pub struct Times {
 
 /// A Lease as the API has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Another with each change of it, and another object's is another.
     pub version: String,
     /// Who holds it; nobody: it was released.
@@ -29,7 +29,7 @@ pub(super) struct Seen {
 
 /// Why a write brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WriteError {
+pub enum WriteError {
     /// It is not as it was read, or there already, or gone.
     Conflict,
     /// It was not done.

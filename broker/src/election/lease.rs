@@ -1,100 +1,43 @@
-//! The Lease object `<cluster>-controller`.
+//! The Lease `<cluster>-controller`: an object of Kubernetes, or of the store that brokers of one process share.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PostParams};
-use parking_lot::Mutex;
-use taffrail_crds::CLUSTER_LABEL;
+use futures::future::BoxFuture;
 
 use super::core::{Seen, WriteError};
-use crate::metadata::kubernetes::errors::Failure;
-use crate::metadata::{Kind, MetadataError};
 
-/// Reads and writes the Lease; what it read last is kept, for a write replaces the whole object.
-#[derive(Clone)]
-pub struct LeaseApi {
-    api: Api<Lease>,
-    name: String,
-    cluster: String,
-    last: Arc<Mutex<Option<Lease>>>,
+mod embedded;
+mod kubernetes;
+
+pub use embedded::EmbeddedLease;
+pub use kubernetes::KubernetesLease;
+
+/// The Lease was not read; the log says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread;
+
+/// A Lease as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The version that it replaces, as it was read; none: there is no Lease.
+    pub over: Option<String>,
+    /// Who holds it; nobody: it is released.
+    pub holder: Option<String>,
+    /// How long it holds.
+    pub duration: Duration,
+    /// Now, in milliseconds since 1970: for people, who may look at the Lease. No process goes by it.
+    pub wall_millis: i64,
 }
 
-impl LeaseApi {
-    /// Of the Cluster `cluster` in `namespace`.
-    pub fn new(client: kube::Client, namespace: &str, cluster: &str) -> Self {
-        let (api, name) = (Api::namespaced(client, namespace), format!("{cluster}-controller"));
-        Self { api, name, cluster: cluster.to_owned(), last: Arc::default() }
-    }
-
-    pub(super) async fn read(&self) -> Result<Option<Seen>, ()> {
-        let lease = self.api.get_opt(&self.name).await;
-        let lease = lease.map_err(|error| tracing::warn!(%error, "cannot read the controller's Lease"))?;
-        Ok(lease.map(|lease| self.keep(lease)))
-    }
-
-    /// `wall` is for people, who may look at the Lease; no process goes by it.
-    pub(super) async fn write(
-        &self,
-        over: Option<&str>,
-        holder: Option<&str>,
-        duration: Duration,
-        wall: i64,
-    ) -> Result<Seen, WriteError> {
-        let last = self.last.lock().clone().filter(|_| over.is_some());
-        if over != last.as_ref().map(version).as_deref() {
-            return Err(WriteError::Conflict);
-        }
-        let lease = self.made(last, holder, duration, wall);
-        let parameters = PostParams::default();
-        let written = match over {
-            None => self.api.create(&parameters, &lease).await,
-            Some(_) => self.api.replace(&self.name, &parameters, &lease).await,
-        };
-        written.map(|lease| self.keep(lease)).map_err(|error| {
-            let failure = Failure::from(error);
-            tracing::debug!(?failure, "the controller's Lease was not written");
-            match failure.of_change(Kind::ClusterState, &self.name) {
-                MetadataError::Exists { .. } | MetadataError::Conflict { .. } | MetadataError::NotFound { .. } => {
-                    WriteError::Conflict
-                }
-                MetadataError::Unknown(_) => WriteError::Unknown,
-                _ => WriteError::Unavailable,
-            }
-        })
-    }
-
-    fn made(&self, last: Option<Lease>, holder: Option<&str>, duration: Duration, wall: i64) -> Lease {
-        let labels = [(CLUSTER_LABEL.to_owned(), self.cluster.clone())].into();
-        let metadata = ObjectMeta { name: Some(self.name.clone()), labels: Some(labels), ..ObjectMeta::default() };
-        let Lease { metadata, spec } = last.unwrap_or(Lease { metadata, spec: None });
-        let old = spec.unwrap_or_default();
-        let now = Timestamp::from_millisecond(wall).ok().map(MicroTime);
-        let changes = old.holder_identity.as_deref() != holder;
-        let spec = LeaseSpec {
-            holder_identity: holder.map(str::to_owned),
-            // The API takes whole seconds; brokers go by their own setting.
-            lease_duration_seconds: Some(duration.as_secs_f64().ceil() as i32),
-            acquire_time: if changes { now.clone() } else { old.acquire_time },
-            renew_time: now,
-            lease_transitions: Some(old.lease_transitions.unwrap_or(0).saturating_add(i32::from(changes))),
-            ..LeaseSpec::default()
-        };
-        Lease { metadata, spec: Some(spec) }
-    }
-
-    fn keep(&self, lease: Lease) -> Seen {
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
-        let seen = Seen { version: version(&lease), holder: holder.filter(|holder| !holder.is_empty()) };
-        *self.last.lock() = Some(lease);
-        seen
-    }
+/// Reads and writes the Lease.
+pub trait LeaseApi: Send + Sync + 'static {
+    /// As it is now, if there is one.
+    fn read(&self) -> BoxFuture<'_, Result<Option<Seen>, Unread>>;
+    /// Puts a Lease in the place of the version that was read, or makes it.
+    fn write(&self, wanted: Wanted) -> BoxFuture<'_, Result<Seen, WriteError>>;
 }
 
-fn version(lease: &Lease) -> String {
-    let ObjectMeta { uid, resource_version, .. } = &lease.metadata;
-    format!("{}/{}", uid.as_deref().unwrap_or_default(), resource_version.as_deref().unwrap_or_default())
+/// Name of the Lease of a cluster.
+fn name(cluster: &str) -> String {
+    format!("{cluster}-controller")
 }

@@ -1,4 +1,5 @@
-//! Metadata in the broker's own database: for a broker that is alone.
+//! Metadata in a database of the process: for a broker that is alone, and, with what [`api`] adds, for brokers of one
+//! process.
 //!
 //! # Format
 //!
@@ -24,6 +25,8 @@ use uuid::Uuid;
 use super::{Event, Kind, MetadataError, MetadataStore, Object};
 use crate::context::Context;
 use crate::storage::{MetaStore, StorageError};
+
+pub mod api;
 
 const VERSION: u32 = 1;
 const REVISION_KEY: &[u8] = b"object-revision";
@@ -241,6 +244,16 @@ fn admit(kind: Kind, name: &str, new: &Value, old: Option<&Value>) -> Result<(),
     let Some(definition) = kind.definition().filter(|definition| *definition != taffrail_crds::Kind::Topic) else {
         return Ok(());
     };
+    admit_as(definition, kind, name, new, old)
+}
+
+fn admit_as(
+    definition: taffrail_crds::Kind,
+    kind: Kind,
+    name: &str,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), MetadataError> {
     let faults = admit_kind(definition, new, old);
     if faults.is_empty() {
         return Ok(());

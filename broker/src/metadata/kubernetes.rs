@@ -54,7 +54,7 @@ impl KubernetesStore {
 
     fn api(&self, kind: Kind) -> Result<Api<DynamicObject>, MetadataError> {
         let resource = resource(kind).ok_or_else(|| {
-            let what = "there is no such kind in Kubernetes".to_owned();
+            let what = "it is not kept in Kubernetes as an object of this kind".to_owned();
             MetadataError::Refused { kind, name: String::new(), what }
         })?;
         Ok(Api::namespaced_with(self.client.clone(), &self.namespace, &resource))
@@ -65,7 +65,7 @@ impl KubernetesStore {
         match kind {
             Kind::PartitionSlice | Kind::Broker => (Some(format!("{CLUSTER_LABEL}={}", self.cluster)), None),
             Kind::Cluster | Kind::ClusterState => (None, Some(format!("metadata.name={}", self.cluster))),
-            Kind::Topic | Kind::DeletedTopic => (None, None),
+            Kind::Topic | Kind::DeletedTopic | Kind::Lease => (None, None),
         }
     }
 
@@ -215,6 +215,6 @@ mod tests {
             let kind = kinds.into_iter().find(|kind| kind.definition() == Some(definition)).unwrap();
             assert_eq!(resource(kind).unwrap().plural, definition.definition().spec.names.plural);
         }
-        assert!(resource(Kind::DeletedTopic).is_none());
+        assert!([Kind::DeletedTopic, Kind::Lease].into_iter().all(|kind| resource(kind).is_none()));
     }
 }

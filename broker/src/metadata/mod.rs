@@ -1,5 +1,5 @@
 //! Where topics and other cluster objects are kept: small documents with versions, changed by compare-and-swap. In the
-//! broker's own database ([`embedded`]) or in Kubernetes; both keep the same contract (`contract.rs` tests it).
+//! process's own database ([`embedded`]) or in Kubernetes; both keep the same contract (`contract.rs` tests it).
 //!
 //! # What an implementation promises
 //!
@@ -14,6 +14,8 @@
 //!   again is told as deleted and then as there.
 //!
 //! # Where the two differ
+//!
+//! In a cluster they do not: there [`EmbeddedApi`] stands before the embedded store. That alone differs in this:
 //!
 //! - Kubernetes takes objects that keep their definition's rules, and fills in their defaults: what is read back may say
 //!   more than what was written. The embedded store checks all kinds but topics by the same rules, and fills in nothing.
@@ -35,6 +37,7 @@ pub mod embedded;
 pub mod kubernetes;
 
 pub use embedded::EmbeddedStore;
+pub use embedded::api::EmbeddedApi;
 pub use kubernetes::KubernetesStore;
 
 /// What sort of object; the Kubernetes kind.
@@ -52,6 +55,9 @@ pub enum Kind {
     ClusterState,
     /// Registration of a broker.
     Broker,
+    /// Who may be controller: of brokers that share an embedded store only. That of Kubernetes is no object of this kind, for
+    /// whoever renews it waits behind no other change.
+    Lease,
 }
 
 impl Kind {
@@ -64,6 +70,7 @@ impl Kind {
             Self::PartitionSlice => "PartitionSlice",
             Self::ClusterState => "ClusterState",
             Self::Broker => "Broker",
+            Self::Lease => "Lease",
         }
     }
 

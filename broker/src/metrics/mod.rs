@@ -17,20 +17,24 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use taffrail_proto::v1::Reason;
 
+mod controller;
 mod groups;
 mod histogram;
 mod metadata;
 mod process;
+mod replication;
 mod rpc;
 mod storage;
 mod topics;
 
+pub use controller::ControllerMetrics;
 pub use groups::{
     CoordinatorSample, GroupMetrics, GroupSample, GroupSource, GroupsSample, MAX_GROUP_PARTITIONS, MAX_GROUPS,
 };
 pub use histogram::Histogram;
 pub use metadata::MetadataMetrics;
 pub use process::{cpu_time, resident_bytes};
+pub use replication::{ReplicationMetrics, ReplicationSample, ReplicationSource};
 pub use rpc::{Call, OpenStream, Rpc, RpcMetrics};
 pub use storage::{StatusSource, StorageMetrics};
 pub use topics::{MAX_PARTITIONS, MAX_TOPICS, OTHER_TOPICS, PartitionSample, PartitionSource, TopicMetrics};
@@ -55,8 +59,12 @@ pub struct Metrics {
     pub fetch_in_flight_bytes: Gauge<i64, AtomicI64>,
     /// The storage engine's.
     pub storage: StorageMetrics,
+    /// Copies of partitions; all zero without other brokers.
+    pub replication: ReplicationMetrics,
     /// Consumer groups'.
     pub groups: GroupMetrics,
+    /// What it decided as controller of a cluster.
+    pub controller: ControllerMetrics,
     /// Calls to the Kubernetes API; all zero without one.
     pub metadata: MetadataMetrics,
     started: Instant,
@@ -79,7 +87,9 @@ impl Metrics {
             produce_in_flight_bytes: Gauge::default(),
             fetch_in_flight_bytes: Gauge::default(),
             storage: StorageMetrics::register(taffrail),
+            replication: ReplicationMetrics::register(taffrail),
             groups: GroupMetrics::register(taffrail),
+            controller: ControllerMetrics::register(taffrail),
             metadata: MetadataMetrics::register(taffrail),
             started,
             registry: RwLock::default(),
@@ -126,6 +136,12 @@ impl Metrics {
     /// Shows the state of the storage that `status` tells, at each scrape. To be called once.
     pub fn observe_storage(&self, status: StatusSource) {
         let collector = Box::new(storage::StorageCollector(status));
+        self.registry.write().sub_registry_with_prefix("taffrail").register_collector(collector);
+    }
+
+    /// Shows how partitions are replicated as `source` tells, at each scrape. To be called once.
+    pub fn observe_replication(&self, source: ReplicationSource) {
+        let collector = Box::new(replication::ReplicationCollector(source));
         self.registry.write().sub_registry_with_prefix("taffrail").register_collector(collector);
     }
 

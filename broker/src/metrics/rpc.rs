@@ -29,6 +29,7 @@ pub enum Rpc {
     UndeleteTopic,
     DescribeTopics,
     DeleteRecords,
+    RecoverPartition,
     DescribeBroker,
     LastSeen,
     Consume,
@@ -43,7 +44,7 @@ pub enum Rpc {
 
 impl Rpc {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Produce,
         Self::ProduceStream,
         Self::InitProducer,
@@ -60,6 +61,7 @@ impl Rpc {
         Self::UndeleteTopic,
         Self::DescribeTopics,
         Self::DeleteRecords,
+        Self::RecoverPartition,
         Self::DescribeBroker,
         Self::LastSeen,
         Self::Consume,
@@ -91,6 +93,7 @@ impl Rpc {
             Self::UndeleteTopic => "Admin/UndeleteTopic",
             Self::DescribeTopics => "Admin/DescribeTopics",
             Self::DeleteRecords => "Admin/DeleteRecords",
+            Self::RecoverPartition => "Admin/RecoverPartition",
             Self::DescribeBroker => "Admin/DescribeBroker",
             Self::LastSeen => "Admin/LastSeen",
             Self::Consume => "Groups/Consume",

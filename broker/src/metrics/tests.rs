@@ -20,6 +20,7 @@ fn full() -> Arc<Metrics> {
     let coordinators = vec![CoordinatorSample::default()];
     let groups = GroupsSample { states: vec![("stable", 1)], groups: vec![group], coordinators };
     metrics.observe_groups(Box::new(move || groups.clone()));
+    metrics.observe_replication(Box::new(ReplicationSample::default));
     metrics.observe_partitions(Box::new(move |_| (vec![sample.clone()], 1)));
     metrics
 }

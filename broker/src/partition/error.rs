@@ -114,6 +114,12 @@ pub enum FetchError {
         /// First offset there is not yet.
         end: i64,
     },
+    /// This broker's replica was to be read, and is not in sync.
+    #[error("the replica that was asked is not in sync: read from the leader, broker {leader}")]
+    NotInSync {
+        /// The leader's broker.
+        leader: i32,
+    },
     /// A new leader does not know yet up to where its log is committed (H5).
     #[error("the partition's new leader does not know the latest offset yet: retry after a moment")]
     OffsetNotAvailable,

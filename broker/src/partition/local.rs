@@ -10,7 +10,8 @@ use taffrail_crds::slice::Replica;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::OwnedBatch;
-use super::owner::{self, AppendCommand, AppendReply, Command, Owner};
+use super::command::{AppendCommand, AppendReply, Command, refuse_closed};
+use super::owner::Owner;
 use super::read::divergence;
 use super::state::{State, check_epoch};
 use super::waiters::{Waiter, Waiters};
@@ -128,7 +129,7 @@ impl Local {
 
     fn send(&self, command: Command) {
         if let Err(mpsc::error::SendError(command)) = self.commands.send(command) {
-            owner::refuse_closed(command);
+            refuse_closed(command);
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! - `state`, `pending`: what is decided about appends and their answers, as synchronous state machines;
 //! - `batch`: what a leader writes into a batch;
-//! - `owner`: the task around them;
+//! - `owner`: the task around them, what it is asked (`command`), and what it waits for (`in_flight`);
 //! - [`snapshot`]: what readers see without asking the task; [`waiters`]: how they wait for more;
 //! - [`read`]: reads, offset queries, history;
-//! - `local`, `remote`: one that this broker leads, and one that another leads, to which everything goes on.
+//! - `local`, `remote`: one that this broker leads, and one that another leads, to which everything goes on;
+//! - `replica`: one that another leads, read here.
 //!
 //! It knows its log, its clock and its topic's configuration; not topics' names, not clients, not RPC.
 
@@ -23,20 +24,25 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::local::Local;
 use self::remote::Remote;
+use self::replica::Here;
 use crate::context::Context;
 use crate::peers::Peers;
+use crate::replication::fetcher::Follow;
 use crate::replication::{Proposals, View};
 use crate::storage::leader_epochs::EpochEnd;
 use crate::storage::{Durability, Log, PartitionId, StorageError};
 use crate::topics::Settings;
 
 mod batch;
+mod command;
 mod error;
+mod in_flight;
 mod local;
 mod owner;
 mod pending;
 pub mod read;
 mod remote;
+mod replica;
 pub mod snapshot;
 mod state;
 pub mod waiters;
@@ -153,6 +159,8 @@ enum Backing {
     Local(Local),
     /// Led by another one.
     Remote(Arc<Remote>),
+    /// Led by another one, and read from this broker's replica.
+    Here(Here),
     /// Led by nobody.
     Offline(Arc<Offline>),
 }
@@ -216,6 +224,26 @@ impl Partition {
         Self(Backing::Offline(Arc::new(Offline::new(id, fault))))
     }
 
+    /// What another broker leads is followed here, under the same leader epoch.
+    pub fn followed(&self, log: Arc<dyn Log>, follow: &Follow) {
+        if let Backing::Remote(remote) = &self.0 {
+            remote.attach(replica::Replica::new(log, follow));
+        }
+    }
+
+    /// The same partition, read from this broker's replica, if that is in sync now (R3). Everything else goes on to the leader.
+    pub fn in_sync_replica(&self) -> Option<Self> {
+        let Backing::Remote(remote) = &self.0 else { return None };
+        let replica = remote.replica().filter(|replica| replica.is_in_sync())?;
+        Some(Self(Backing::Here(Here { leader: remote.clone(), replica: replica.clone() })))
+    }
+
+    /// Records that this broker's replica lacked when it heard of its leader last; `None`: it does not follow.
+    pub fn lag(&self) -> Option<i64> {
+        let Backing::Remote(remote) = &self.0 else { return None };
+        Some(remote.replica()?.lag())
+    }
+
     /// The slice shows a new state of the leadership under which this broker leads it. One that is led elsewhere does not
     /// care.
     pub fn adopt(&self, view: View) {
@@ -240,7 +268,7 @@ impl Partition {
     /// Which other broker leads it, if one does.
     pub fn remote_leader(&self) -> Option<i32> {
         match &self.0 {
-            Backing::Remote(remote) => Some(remote.leader()),
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => Some(remote.leader()),
             Backing::Local(_) | Backing::Offline(_) => None,
         }
     }
@@ -250,6 +278,7 @@ impl Partition {
         match (&self.0, &other.0) {
             (Backing::Local(one), Backing::Local(other)) => one.is_same(other),
             (Backing::Remote(one), Backing::Remote(other)) => Arc::ptr_eq(one, other),
+            (Backing::Here(one), Backing::Here(other)) => Arc::ptr_eq(&one.leader, &other.leader),
             (Backing::Offline(one), Backing::Offline(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
@@ -259,7 +288,7 @@ impl Partition {
     pub fn id(&self) -> PartitionId {
         match &self.0 {
             Backing::Local(local) => local.id(),
-            Backing::Remote(remote) => remote.id(),
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.id(),
             Backing::Offline(offline) => offline.id(),
         }
     }
@@ -269,7 +298,7 @@ impl Partition {
     pub fn append(&self, request: AppendRequest) -> PendingAppend {
         match &self.0 {
             Backing::Local(local) => local.append(request),
-            Backing::Remote(remote) => remote.append(request),
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.append(request),
             Backing::Offline(offline) => PendingAppend::refused(&request, AppendError::NoLeader(offline.fault())),
         }
     }
@@ -280,6 +309,7 @@ impl Partition {
         match &self.0 {
             Backing::Local(local) => local.snapshot(),
             Backing::Remote(remote) => remote.snapshot(),
+            Backing::Here(here) => here.snapshot(),
             Backing::Offline(_) => Snapshot { closed: true, ..Snapshot::UNKNOWN },
         }
     }
@@ -288,7 +318,7 @@ impl Partition {
     pub async fn current(&self) -> Result<Current, FetchError> {
         match &self.0 {
             Backing::Local(local) => Ok(Current { snapshot: local.snapshot(), size_bytes: local.size_bytes() }),
-            Backing::Remote(remote) => remote.current().await,
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.current().await,
             Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
         }
     }
@@ -302,7 +332,7 @@ impl Partition {
     pub fn log(&self) -> Option<&Arc<dyn Log>> {
         match &self.0 {
             Backing::Local(local) => Some(local.log()),
-            Backing::Remote(_) | Backing::Offline(_) => None,
+            Backing::Remote(_) | Backing::Here(_) | Backing::Offline(_) => None,
         }
     }
 
@@ -312,8 +342,9 @@ impl Partition {
         match &self.0 {
             Backing::Local(local) => local.arm(beyond, isolation, waiter, token),
             // A replica looks, and is told.
-            Backing::Remote(_) if isolation == Isolation::LogEnd => false,
+            Backing::Remote(_) | Backing::Here(_) if isolation == Isolation::LogEnd => false,
             Backing::Remote(remote) => remote.arm(beyond, isolation, waiter, token),
+            Backing::Here(here) => here.arm(beyond, isolation, waiter, token),
             Backing::Offline(_) => false,
         }
     }
@@ -332,7 +363,7 @@ impl Partition {
     pub async fn delete_records(&self, offset: i64) -> Result<i64, DeleteRecordsError> {
         match &self.0 {
             Backing::Local(local) => local.delete_records(offset).await,
-            Backing::Remote(remote) => remote.delete_records(offset).await,
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.delete_records(offset).await,
             Backing::Offline(offline) => Err(DeleteRecordsError::NoLeader(offline.fault())),
         }
     }
@@ -342,7 +373,7 @@ impl Partition {
     pub async fn stop(&self) {
         match &self.0 {
             Backing::Local(local) => local.stop().await,
-            Backing::Remote(remote) => remote.close(),
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.close(),
             Backing::Offline(_) => {}
         }
     }
@@ -351,10 +382,11 @@ impl Partition {
     pub async fn read(&self, request: ReadRequest) -> Result<ReadData, FetchError> {
         match &self.0 {
             Backing::Local(local) => local.read(request).await,
-            Backing::Remote(_) if request.isolation == Isolation::LogEnd => {
+            Backing::Remote(_) | Backing::Here(_) if request.isolation == Isolation::LogEnd => {
                 Err(FetchError::NoLeader("this broker does not lead it, and replicas ask the leader itself".into()))
             }
             Backing::Remote(remote) => remote.read(request).await,
+            Backing::Here(here) => here.read(request).await,
             Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
         }
     }
@@ -364,6 +396,7 @@ impl Partition {
         match &self.0 {
             Backing::Local(local) => local.largest_read_batch(),
             Backing::Remote(remote) => remote.largest_read_batch(),
+            Backing::Here(here) => here.largest_read_batch(),
             Backing::Offline(_) => 0,
         }
     }
@@ -372,7 +405,9 @@ impl Partition {
     pub async fn list_offset(&self, query: OffsetQuery, isolation: Isolation) -> Result<ListedOffset, FetchError> {
         match &self.0 {
             Backing::Local(local) => local.list_offset(query, isolation).await,
-            Backing::Remote(remote) => remote.list_offset(query, isolation).await,
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => {
+                remote.list_offset(query, isolation).await
+            }
             Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
         }
     }
@@ -381,7 +416,7 @@ impl Partition {
     pub async fn end_of_epoch(&self, epoch: i32) -> Result<Option<EpochEnd>, FetchError> {
         match &self.0 {
             Backing::Local(local) => local.end_of_epoch(epoch),
-            Backing::Remote(remote) => remote.end_of_epoch(epoch).await,
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => remote.end_of_epoch(epoch).await,
             Backing::Offline(offline) => Err(FetchError::NoLeader(offline.fault())),
         }
     }
@@ -433,4 +468,4 @@ async fn begin_epoch(log: &dyn Log, epoch: i32) -> Result<i32, StorageError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,90 +10,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use taffrail_proto::record::TimestampType;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::batch::OwnedBatch;
+use super::command::{AppendCommand, AppendReply, Command, TrimReply, answer, refuse_closed};
+use super::in_flight::{Effect, Failure, InFlight, done, ends_writing, oldest};
 use super::local::Shared;
 use super::pending::PendingAcks;
 use super::state::{Decision, State};
-use super::{Acks, AppendError, Appended, DeleteRecordsError, Order};
+use super::{Acks, AppendError, Appended, DeleteRecordsError};
 use crate::context::Context;
-use crate::replication::View;
-use crate::storage::{Append, Log, StorageError, Ticket};
+use crate::storage::{Append, Log, StorageError};
 use crate::topics::Settings;
 
 /// Commands taken at once.
 const COMMANDS_AT_ONCE: usize = 256;
 /// How often a leader looks whether its followers keep up.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Who is told what became of an append.
-pub(super) struct AppendReply {
-    pub(super) to: oneshot::Sender<Result<Appended, AppendError>>,
-    pub(super) order: Option<Order>,
-}
-
-impl AppendReply {
-    fn may_go(&self) -> bool {
-        !self.order.as_ref().is_some_and(Order::has_ended)
-    }
-
-    fn answer(self, result: Result<Appended, AppendError>) {
-        if let (Err(_), Some(order)) = (&result, &self.order) {
-            order.end();
-        }
-        answer(self.to, result);
-    }
-}
-
-type TrimReply = oneshot::Sender<Result<i64, DeleteRecordsError>>;
-
-/// A batch in line.
-pub(super) struct AppendCommand {
-    pub(super) batch: OwnedBatch,
-    pub(super) acks: Acks,
-    pub(super) leader_epoch: Option<i32>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
-    pub(super) reply: AppendReply,
-}
-
-/// What the owner is asked to do. Small: each channel allocates for 32 of them, and there are 10,000 channels.
-pub(super) enum Command {
-    Append(Box<AppendCommand>),
-    /// Raise the log's start.
-    Trim {
-        to: i64,
-        reply: TrimReply,
-    },
-    /// Followers have said how far they are: see [`Shared::replication`].
-    Reported,
-    /// The slice shows another state.
-    Adopt(Box<View>),
-    /// Finish what is in flight and end.
-    Stop,
-}
-
-/// An operation that the log has not answered yet.
-struct InFlight {
-    ticket: Ticket,
-    effect: Effect,
-}
-
-enum Effect {
-    /// The log ends at `end`.
-    Append {
-        end: i64,
-        /// Held until then.
-        _permit: Option<OwnedSemaphorePermit>,
-        /// Ended if it fails, where nobody waits for the answer who would.
-        unanswered: Option<Order>,
-    },
-    Trim {
-        to: i64,
-        reply: TrimReply,
-    },
-}
 
 /// See the module.
 pub(super) struct Owner {
@@ -354,74 +287,6 @@ impl Drop for Owner {
     }
 }
 
-/// Why an operation on the log failed.
-#[derive(Clone, Debug)]
-enum Failure {
-    Storage(StorageError),
-    /// The storage was closed before it answered.
-    Unanswered,
-}
-
-impl From<Failure> for AppendError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Storage(error) if ends_writing(&error) => Self::Unknown(error),
-            Failure::Storage(error) => Self::Refused(error),
-            Failure::Unanswered => Self::ClosedInFlight,
-        }
-    }
-}
-
-impl From<Failure> for DeleteRecordsError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Storage(error) => Self::Storage(error),
-            Failure::Unanswered => Self::Closed,
-        }
-    }
-}
-
-/// After such an error storage takes no more writes, and what was in flight may or may not be there after a restart.
-fn ends_writing(error: &StorageError) -> bool {
-    match error {
-        StorageError::WrongOffset { .. }
-        | StorageError::OutOfBounds { .. }
-        | StorageError::DiskFull { .. }
-        | StorageError::NoSuchLog(_)
-        | StorageError::Closed => false,
-        StorageError::Failed(_)
-        | StorageError::InUse { .. }
-        | StorageError::NewerFormat { .. }
-        | StorageError::Damaged { .. }
-        | StorageError::Io { .. } => true,
-    }
-}
-
-/// The result of the oldest operation; never, if there is none. Cancel safe.
-async fn oldest(in_flight: &mut VecDeque<InFlight>) -> Result<(), Failure> {
-    match in_flight.front_mut() {
-        Some(oldest) => (&mut oldest.ticket).await.map_or(Err(Failure::Unanswered), |r| r.map_err(Failure::Storage)),
-        None => std::future::pending().await,
-    }
-}
-
-fn done(result: Result<Result<(), StorageError>, oneshot::error::TryRecvError>) -> Option<Result<(), Failure>> {
-    match result {
-        Ok(result) => Some(result.map_err(Failure::Storage)),
-        Err(oneshot::error::TryRecvError::Closed) => Some(Err(Failure::Unanswered)),
-        Err(oneshot::error::TryRecvError::Empty) => None,
-    }
-}
-
-/// Answers what came too late.
-pub(super) fn refuse_closed(command: Command) {
-    match command {
-        Command::Append(append) => append.reply.answer(Err(AppendError::Closed)),
-        Command::Trim { reply, .. } => answer(reply, Err(DeleteRecordsError::Closed)),
-        Command::Reported | Command::Adopt(_) | Command::Stop => {}
-    }
-}
-
 /// On how many replicas an append is when it is answered (D1): on those in sync then, if that was asked for.
 fn acknowledged(appended: Appended, acks: Acks, in_sync: i32) -> Appended {
     Appended { replicas: if acks == Acks::All { in_sync } else { 1 }, ..appended }
@@ -433,9 +298,4 @@ async fn next(ticks: &mut Option<Interval>) {
         Some(ticks) => drop(ticks.tick().await),
         None => std::future::pending().await,
     }
-}
-
-/// Who asked may have gone away; then nobody needs the answer.
-fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
-    let _ = reply.send(answer);
 }

@@ -1,7 +1,7 @@
 //! A partition that another broker leads: everything goes there. What its leader has said of it is kept for those who wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use taffrail_proto::internal::v1::{
 use taffrail_proto::v1::LogError;
 use tokio::sync::oneshot;
 
+use super::replica::Replica;
 use super::state::check_epoch;
 use super::waiters::{Waiter, Waiters};
 use super::{
@@ -33,6 +34,8 @@ pub(super) struct Remote {
     /// Whether the leader was asked to tell of more, by isolation. Nobody waits here for what is not committed.
     watching: [AtomicBool; 2],
     largest_read_batch: AtomicUsize,
+    /// Where this broker follows it.
+    replica: OnceLock<Arc<Replica>>,
 }
 
 impl Remote {
@@ -46,7 +49,17 @@ impl Remote {
             waiters: Waiters::default(),
             watching: [AtomicBool::new(false), AtomicBool::new(false)],
             largest_read_batch: AtomicUsize::new(0),
+            replica: OnceLock::new(),
         })
+    }
+
+    /// This broker has a replica, which follows under the very leader epoch. A second one is not taken.
+    pub(super) fn attach(&self, replica: Replica) {
+        let _ = self.replica.set(Arc::new(replica));
+    }
+
+    pub(super) fn replica(&self) -> Option<&Arc<Replica>> {
+        self.replica.get()
     }
 
     pub(super) fn id(&self) -> PartitionId {

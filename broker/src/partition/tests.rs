@@ -16,16 +16,16 @@ use crate::storage::producers::SequenceError;
 pub(super) const NOW: i64 = 1_700_000_000_000;
 
 /// A partition on a log in memory.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     pub(super) disk: Disk,
-    pub(super) partition: Partition,
+    pub(crate) partition: Partition,
     log: Arc<HeldLog>,
     clock: ManualClock,
     context: Context,
     settings: Arc<ArcSwap<Settings>>,
 }
 
-pub(super) async fn bench() -> Bench {
+pub(crate) async fn bench() -> Bench {
     bench_with(TimestampType::CreateTime).await
 }
 
@@ -44,7 +44,7 @@ async fn bench_with(timestamp_type: TimestampType) -> Bench {
 
 impl Bench {
     /// The partition led again after this one was stopped.
-    pub(super) async fn reopen(&mut self, new_epoch: bool) {
+    pub(crate) async fn reopen(&mut self, new_epoch: bool) {
         self.partition.stop().await;
         let (context, settings) = (self.context.clone(), self.settings.clone());
         if new_epoch {
@@ -54,7 +54,7 @@ impl Bench {
     }
 
     /// Appends `records` records without a producer.
-    pub(super) async fn append(&self, records: usize) -> Appended {
+    pub(crate) async fn append(&self, records: usize) -> Appended {
         self.partition.append(request(records, None)).await.unwrap()
     }
 

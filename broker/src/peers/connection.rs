@@ -1,12 +1,13 @@
 //! The connections to one other broker.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use taffrail_proto::internal::v1::partitions_client::PartitionsClient;
 use taffrail_proto::internal::v1::replicas_client::ReplicasClient;
 use taffrail_proto::v1::{LogError, Reason};
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -158,15 +159,15 @@ impl Connector {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| Refused::of(self.refused("is registered with an address that is none")))?;
         let (stream, connection) = purpose.windows();
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .initial_stream_window_size(stream)
             .initial_connection_window_size(connection)
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
+        let channel = self.brokers.network().dial(endpoint);
         *slot = Some((address.to_owned(), channel.clone()));
         Ok(channel)
     }

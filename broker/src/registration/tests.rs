@@ -21,7 +21,7 @@ fn spec(incarnation: i64, storage: u128) -> BrokerSpec {
         storage_id: Id(Uuid::from_u128(storage)),
         boot_id: Id(Uuid::from_u128(9)),
         zone: None,
-        endpoints: endpoints("h", 9093, &[9094], &[Listener::default()]),
+        endpoints: endpoints("h", &("h".to_owned(), 9093), &[(None, 9094)], &[Listener::default()]),
         version: "0.1.0".to_owned(),
         feature_level: 1,
         fenced: false,
@@ -77,7 +77,12 @@ fn volumes_of_others_are_refused() {
 #[test]
 fn listeners_are_known_by_their_ports() {
     let listeners = [Listener { name: "shop".to_owned(), port: 9100, ..Listener::default() }, Listener::default()];
-    let told = endpoints("main-2.svc", 9093, &[9094, 9100, 9101], &listeners);
+    let told = endpoints(
+        "main-2.svc",
+        &("main-2.svc".to_owned(), 9093),
+        &[9094, 9100, 9101].map(|port| (None, port)),
+        &listeners,
+    );
     let told: Vec<_> = told.iter().map(|e| format!("{}={}:{}", e.listener, e.host, e.port)).collect();
     assert_eq!(
         told,
@@ -114,9 +119,8 @@ impl Bench {
         let (store, context, meta, identity) =
             (self.store.clone(), self.context.clone(), storage.meta(), storage.identity());
         let (cluster, host) = ("main".to_owned(), "main-2.main-brokers.shop.svc".to_owned());
-        let (broker, internal_port, ports, zone_file) = (2, 9093, vec![9094], None);
-        let settings =
-            Settings { store, meta, identity, context, cluster, broker, host, internal_port, ports, zone_file };
+        let (broker, internal, ports, zone_file) = (2, (host.clone(), 9093), vec![(None, 9094)], None);
+        let settings = Settings { store, meta, identity, context, cluster, broker, host, internal, ports, zone_file };
         tokio::time::timeout(Duration::from_secs(20), Registration::begin(settings)).await.unwrap()
     }
 
@@ -177,6 +181,22 @@ async fn the_older_of_two_processes_with_one_number_gives_way() {
     assert!(matches!(error, RegistrationError::Replaced { found: 2, own: 1, .. }), "{error}");
     assert_eq!(second.incarnation, 2);
     assert!(second.ended.borrow().is_none());
+}
+
+#[tokio::test]
+async fn e6_a_process_gives_way_when_others_know_a_newer_session_though_the_api_tells_it_nothing() {
+    let bench = Bench::new(1).await;
+    let registration = bench.begin(&Disk::new()).await.unwrap();
+    let newest = registration.newest();
+    for known in [0, registration.incarnation] {
+        newest.send_replace(known);
+        sleep(Duration::from_millis(50)).await;
+        assert!(!registration.is_replaced(), "{known}");
+    }
+    newest.send_replace(registration.incarnation + 1);
+    let error = tokio::time::timeout(Duration::from_secs(10), registration.ended()).await.unwrap();
+    assert!(matches!(error, RegistrationError::Replaced { found: 2, own: 1, .. }), "{error}");
+    assert!(registration.is_replaced());
 }
 
 #[tokio::test]

@@ -60,12 +60,13 @@ enum Operation {
 #[derive(Debug)]
 pub struct Follower {
     leader_epoch: i32,
-    recovering: bool,
     /// With all that was handed to the log.
     held: Held,
     written: i64,
     high_watermark: i64,
     leader_high_watermark: i64,
+    /// The leader's log end as it was heard last.
+    leader_end: i64,
     in_flight: VecDeque<Operation>,
     unwritten_bytes: usize,
     /// `next` of the demand that is not answered.
@@ -81,15 +82,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Of a leader in this epoch, which is `recovering` if records may have been lost before. The high watermark is the one
-    /// that this replica has known so far.
-    pub fn new(leader_epoch: i32, recovering: bool, high_watermark: i64, held: Held) -> Self {
+    /// Of a leader in this epoch. The high watermark is the one that this replica has known so far, as far as it
+    /// [still holds](super::KnownEnd).
+    pub fn new(leader_epoch: i32, high_watermark: i64, held: Held) -> Self {
         Self {
             leader_epoch,
-            recovering,
             written: held.end,
             high_watermark: high_watermark.clamp(0, held.end),
             leader_high_watermark: 0,
+            leader_end: i64::MAX,
             held,
             in_flight: VecDeque::new(),
             unwritten_bytes: 0,
@@ -107,6 +108,27 @@ impl Follower {
         self.high_watermark
     }
 
+    /// How far its log is written.
+    pub fn written_end(&self) -> i64 {
+        self.written
+    }
+
+    /// First offset that it holds.
+    pub fn start(&self) -> i64 {
+        self.held.start
+    }
+
+    /// What it holds was found to be the leader's.
+    pub fn is_matched(&self) -> bool {
+        self.matched
+    }
+
+    /// Records that it lacks of what the leader had when that was heard of last; `None`: it has not been.
+    pub fn lag(&self) -> Option<i64> {
+        let known = self.matched && self.leader_end < i64::MAX;
+        known.then(|| self.leader_end.saturating_sub(self.held.end).max(0))
+    }
+
     /// Why the replica has stopped.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
@@ -119,21 +141,34 @@ impl Follower {
 
     /// What is to be told to the leader now.
     pub fn ask(&mut self) -> Option<Position> {
+        if self.wants() { Some(self.demand(DEMAND_BYTES)) } else { self.report() }
+    }
+
+    /// Whether it is to ask for more now.
+    pub fn wants(&self) -> bool {
+        self.may_speak() && self.asked.is_none() && self.unwritten_bytes < MAX_UNWRITTEN_BYTES
+    }
+
+    /// Asks for so many bytes. To be called when it [wants](Self::wants) more.
+    pub fn demand(&mut self, max_bytes: u32) -> Position {
+        self.asked = Some(self.held.end);
+        self.position(max_bytes.clamp(1, DEMAND_BYTES))
+    }
+
+    /// What there is to tell while nothing more is asked for.
+    pub fn report(&mut self) -> Option<Position> {
+        let has_news = self.matched && self.told.is_none_or(|told| told < self.written);
+        (has_news && self.may_speak()).then(|| self.position(0))
+    }
+
+    fn may_speak(&self) -> bool {
         let changing = self.refused.is_some() || matches!(self.in_flight.back(), Some(Operation::Cut));
-        if self.fault.is_some() || self.paused || changing {
-            return None;
-        }
-        let demands = self.asked.is_none() && self.unwritten_bytes < MAX_UNWRITTEN_BYTES;
-        if !demands && (!self.matched || self.told.is_some_and(|told| told >= self.written)) {
-            return None;
-        }
-        if demands {
-            self.asked = Some(self.held.end);
-        }
+        self.fault.is_none() && !self.paused && !changing
+    }
+
+    fn position(&mut self, max_bytes: u32) -> Position {
         self.told = Some(self.written);
-        let last_epoch = last_epoch(&self.held);
-        let max_bytes = if demands { DEMAND_BYTES } else { 0 };
-        Some(Position { next: self.held.end, last_epoch, written: self.written, max_bytes })
+        Position { next: self.held.end, last_epoch: last_epoch(&self.held), written: self.written, max_bytes }
     }
 
     /// Takes what the leader sent.
@@ -150,9 +185,14 @@ impl Follower {
             // Leaders tell their ends where histories match: of a demand that waits for data this is all that is heard.
             let news = answer.answers.is_none() && (self.matched || self.asked.is_some());
             self.matched |= news;
-            return if news { self.ends(answer.high_watermark, answer.log_start) } else { Vec::new() };
+            if !news {
+                return Vec::new();
+            }
+            self.leader_end = answer.log_end;
+            return self.ends(answer.high_watermark, answer.log_start);
         }
         self.asked = None;
+        self.leader_end = answer.log_end;
         match answer.outcome {
             Outcome::Matches => self.take(answer),
             Outcome::Diverges(epoch, end) => self.part(epoch, end),
@@ -274,14 +314,17 @@ impl Follower {
     }
 
     /// The histories part: of what is held, no more than up to the smaller of both ends of the leader's epoch can be shared
-    /// (T2). Without such an epoch here, or there, nothing is.
+    /// (T2). Without such an epoch here nothing is.
     fn part(&mut self, epoch: Option<i32>, end: i64) -> Vec<Effect> {
         let Held { start, end: own_end, .. } = self.held;
-        let own = epoch.and_then(|epoch| self.held.epochs.end_of(epoch, own_end));
-        let to = own.map_or(start, |own| own.end.min(end));
-        // Of what lies before the leader's first epoch nothing is known, and nothing has to be: it has been deleted there.
-        let shared = if epoch.is_none() { end } else { to };
-        if shared < self.high_watermark && !self.recovering {
+        let shared = match epoch {
+            Some(epoch) => self.held.epochs.end_of(epoch, own_end).map_or(start, |own| own.end.min(end)),
+            // Of what lies before the leader's first epoch nothing is known there, and nothing has to be: it has been deleted.
+            // Here it goes when the log's start follows. To go back behind it would take back what is committed.
+            None => end,
+        };
+        let to = shared.max(start);
+        if shared < self.high_watermark {
             return self.stop(format!(
                 "the leader of epoch {} parts from this replica at offset {shared}, but records up to {} are committed: one \
                  of the two logs is not what it was acknowledged as. Compare the replicas before any of them is removed",
@@ -294,12 +337,13 @@ impl Follower {
         self.cut(if to <= start { Effect::Restart(start) } else { Effect::Truncate(to) })
     }
 
-    /// What is wanted is deleted: an empty log that begins with the leader's first batch takes that.
+    /// All that is held is deleted there, and what is wanted may be: an empty log that begins with the leader's first batch
+    /// takes that. What is held may never have been the leader's, unless it is committed.
     fn begin_anew(&mut self, answer: Answer) -> Vec<Effect> {
         let Held { start, end, .. } = self.held;
         let first = answer.batches.first().and_then(|batch| BatchHeader::parse_prefix(batch).ok());
         let at = first.map_or(answer.log_start, |header| header.base_offset);
-        if answer.log_start <= end || at > answer.log_start {
+        if answer.log_start < end || at > answer.log_start {
             let why = format!("the leader, whose log begins at {}, says that {end} is deleted", answer.log_start);
             return self.pause(Some(why));
         }
@@ -308,6 +352,10 @@ impl Follower {
         }
         if (start, end) == (at, at) {
             return self.take(answer);
+        }
+        if at == end && self.high_watermark >= end {
+            // What is known of producers from it stays.
+            return self.ends(answer.high_watermark, answer.log_start);
         }
         self.cut(Effect::Restart(at))
     }

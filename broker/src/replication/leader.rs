@@ -17,7 +17,7 @@ pub const MAX_LAG: Duration = Duration::from_secs(10);
 pub const HOLD: Duration = Duration::from_secs(5);
 /// The high watermark waits for a replica that had all that the leader had this short a time ago, so that it can join while
 /// appends never pause (H3). Short: it is waited for no longer, should it stop.
-const JOINING: Duration = Duration::from_secs(1);
+pub const JOINING: Duration = Duration::from_secs(1);
 
 /// State of a partition's leadership.
 #[derive(Debug)]
@@ -153,8 +153,8 @@ impl Leader {
     /// A follower's log is written up to here, as it said in this leader epoch. Nothing that cannot be is believed, nor what
     /// a session says that another one has followed.
     pub fn fetched(&mut self, by: Replica, written: i64, now: Duration) {
-        let known = self.view.replicas.contains(&by.broker) && by.broker != self.view.me.broker;
-        if !known || !(0..=self.log_end).contains(&written) {
+        // One that is not among the replicas here may have seen a newer state than this. One that has all there is says so once.
+        if by.broker == self.view.me.broker || !(0..=self.log_end).contains(&written) {
             return;
         }
         let log_end = self.log_end;
@@ -205,7 +205,9 @@ impl Leader {
         }
         let before = std::mem::replace(&mut self.view, view);
         self.viewed_at = now;
-        self.followers.retain(|follower| self.view.replicas.contains(&follower.replica.broker));
+        // Who was none before is ahead of this state too.
+        let gone = |broker: &i32| before.replicas.contains(broker) && !self.view.replicas.contains(broker);
+        self.followers.retain(|follower| !gone(&follower.replica.broker));
         let isr = self.view.isr.clone();
         for replica in isr.iter().filter(|replica| !before.isr.contains(replica)) {
             self.joined(*replica, now);
@@ -252,11 +254,12 @@ impl Leader {
         Some(self.view.isr.iter().copied().chain([joins.replica]).collect())
     }
 
-    /// Whether it is not in sync, in whatever session, and was not refused just now. A session that has been followed by
-    /// another leaves first.
+    /// Whether it is a replica and not in sync, in whatever session, and was not refused just now. A session that has been
+    /// followed by another leaves first.
     fn may_join(&self, follower: &Follower, now: Duration) -> bool {
-        let in_sync = self.view.isr.iter().any(|replica| replica.broker == follower.replica.broker);
-        !in_sync && now >= follower.not_before
+        let broker = follower.replica.broker;
+        let in_sync = self.view.isr.iter().any(|replica| replica.broker == broker);
+        self.view.replicas.contains(&broker) && !in_sync && now >= follower.not_before
     }
 
     /// Without all that lag.

@@ -27,7 +27,7 @@ async fn bench(config: &[(&str, &str)]) -> Bench {
     let started = Controller::start(context.clone(), storage.clone(), metadata, topics.clone()).await;
     let controller = started.unwrap();
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    controller.create(NewTopic { name: "t".into(), partitions: None, config }, false).await.unwrap();
+    controller.create(NewTopic { name: "t".into(), config, ..NewTopic::default() }, false).await.unwrap();
     let retention = Retention::new(context, storage.clone(), topics.clone(), controller);
     Bench { clock, storage, topics, retention }
 }

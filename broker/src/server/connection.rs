@@ -13,13 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::Service;
 
 use super::connections::Stage;
+use super::network::Stream;
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
 use super::{Drain, Listener, Shared};
@@ -65,9 +64,6 @@ pub(crate) const MAX_STREAMS: u32 = 64;
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 /// What HTTP/2 keeps of one stream's answer when the peer does not read.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
-/// What the kernel keeps of a connection's answers beyond what is on its way (`TCP_NOTSENT_LOWAT`). Its buffer grows to
-/// 4 MiB otherwise: memory that nobody accounts for, and a millisecond of copying at a time while others wait.
-const UNSENT_BYTES: u32 = 512 << 10;
 /// Headers of a request, all together.
 const MAX_HEADER_BYTES: u32 = 8 << 10;
 /// How long a peer may take to say that it speaks HTTP/2.
@@ -145,7 +141,7 @@ impl Drop for Grant<'_> {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, shared: Arc<Shared>) {
+pub(super) async fn serve<S: Stream>(stream: S, peer: SocketAddr, listener: Arc<Listener>, shared: Arc<Shared>) {
     shared.metrics.connections.inc();
     if let Err(error) = serve_stream(stream, peer, listener, &shared).await {
         tracing::debug!(%peer, %error, "connection ended");
@@ -168,17 +164,15 @@ enum End {
     Socket(#[from] std::io::Error),
 }
 
-async fn serve_stream(
-    stream: TcpStream,
+async fn serve_stream<S: Stream>(
+    mut stream: S,
     peer: SocketAddr,
     listener: Arc<Listener>,
     shared: &Arc<Shared>,
 ) -> Result<(), End> {
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
-    let local = stream.local_addr()?;
+    let local = stream.set_up()?;
     tokio::select! {
-        ok = shakes_hands(&stream) => if !ok { return Err(End::NoHandshake) },
+        ok = shakes_hands(&mut stream) => if !ok { return Err(End::NoHandshake) },
         () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => return Err(End::NoHandshake),
         () = shared.drain.announced.cancelled() => return Err(End::Stopped),
     }
@@ -198,7 +192,7 @@ async fn serve_stream(
 }
 
 /// Waits for the preface without taking it.
-async fn shakes_hands(stream: &TcpStream) -> bool {
+async fn shakes_hands(stream: &mut impl Stream) -> bool {
     let mut begin = [0; PREFACE.len()];
     loop {
         match stream.peek(&mut begin).await {
@@ -226,8 +220,8 @@ fn http2(protocol: Protocol, window: usize) -> http2::Builder<TokioExecutor> {
 }
 
 /// Runs a connection until it ends, or is ended.
-async fn drive(
-    mut http: Pin<&mut http2::Connection<TokioIo<TcpStream>, Entry, TokioExecutor>>,
+async fn drive<S: Stream>(
+    mut http: Pin<&mut http2::Connection<TokioIo<S>, Entry, TokioExecutor>>,
     stage: &mut watch::Receiver<Stage>,
 ) -> Result<(), End> {
     loop {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use prost::Message;
+use taffrail_crds::topic::MAX_REPLICATION_FACTOR;
 use taffrail_proto::v1::{self, ConfigEntry, PartitionDescription};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -40,7 +41,9 @@ impl Service {
     async fn create(&self, call: &Call, request: v1::CreateTopicRequest) -> Result<v1::CreateTopicResponse, Refused> {
         call.authorize_topic(Verb::Create, &request.name)?;
         let partitions = partitions(request.partitions)?.or(Some(self.broker.default_partitions));
-        let topic = NewTopic { name: request.name, partitions, config: config("config", request.config)? };
+        let replication_factor = replication_factor(request.replication_factor)?;
+        let config = config("config", request.config)?;
+        let topic = NewTopic { name: request.name, partitions, replication_factor, config };
         let made = self.broker.controller.create(topic, request.validate_only).await?;
         Ok(v1::CreateTopicResponse { topic: Some(self.describe(made).await) })
     }
@@ -49,7 +52,8 @@ impl Service {
         call.authorize_topic(Verb::Alter, &request.name)?;
         check_entries("unset", request.unset.len())?;
         let (partitions, set) = (partitions(request.partitions)?, config("set", request.set)?);
-        let change = TopicChange { partitions, set, unset: request.unset };
+        let replication_factor = replication_factor(request.replication_factor)?;
+        let change = TopicChange { partitions, replication_factor, set, unset: request.unset };
         let changed = self.broker.controller.alter(&request.name, change, request.validate_only).await?;
         Ok(v1::AlterTopicResponse { topic: Some(self.describe(changed).await) })
     }
@@ -129,6 +133,24 @@ impl Service {
         Ok(v1::DeleteRecordsResponse { log_start_offset })
     }
 
+    /// Whoever may administer the cluster may give up records.
+    async fn recover_partition(
+        &self,
+        call: &Call,
+        request: v1::RecoverPartitionRequest,
+    ) -> Result<v1::RecoverPartitionResponse, Refused> {
+        call.authorize_cluster(Verb::Admin)?;
+        let v1::RecoverPartitionRequest { topic, partition, broker, accept_data_loss } = request;
+        if !accept_data_loss {
+            return Err(
+                invalid("accept_data_loss", "records that other replicas have may be lost: say that they may").into()
+            );
+        }
+        tracing::warn!(topic, partition, broker, "commanded to lead with possible loss of records");
+        let leader_epoch = self.broker.controller.recover(&topic, partition, broker).await?;
+        Ok(v1::RecoverPartitionResponse { leader_epoch })
+    }
+
     /// It tells the names of all topics, and where they are.
     async fn last_seen(&self, call: &Call, request: v1::LastSeenRequest) -> Result<v1::LastSeenResponse, Refused> {
         call.authorize_cluster(Verb::Admin)?;
@@ -180,6 +202,7 @@ impl Service {
             deleted_at_ms: topic.trash.map(|trash| trash.deleted_at),
             purge_at_ms: topic.trash.map(|trash| trash.purge_at),
             internal: topic.internal,
+            replication_factor: topic.replication_factor,
             name: topic.name,
         }
     }
@@ -213,6 +236,17 @@ fn partitions(asked: i32) -> Result<Option<i32>, Refused> {
         0 => Ok(None),
         1.. => Ok(Some(asked)),
         _ => Err(invalid("partitions", format_args!("must be from 1, or 0 for the default, not {asked}")).into()),
+    }
+}
+
+fn replication_factor(asked: i32) -> Result<Option<i32>, Refused> {
+    match asked {
+        0 => Ok(None),
+        1..=MAX_REPLICATION_FACTOR => Ok(Some(asked)),
+        _ => {
+            let why = format_args!("must be from 1 to {MAX_REPLICATION_FACTOR}, or 0 for the cluster's, not {asked}");
+            Err(invalid("replication_factor", why).into())
+        }
     }
 }
 
@@ -304,6 +338,17 @@ impl v1::admin_server::Admin for Service {
         let call = Call::of(&request)?;
         let _held = call.hold(request.get_ref().encoded_len());
         finish(metrics, self.delete_records(&call, request.into_inner()).await)
+    }
+
+    async fn recover_partition(
+        &self,
+        request: Request<v1::RecoverPartitionRequest>,
+    ) -> Result<Response<v1::RecoverPartitionResponse>, Status> {
+        let metrics = &self.broker.metrics;
+        let _counted = metrics.rpc(Rpc::RecoverPartition).call();
+        let call = Call::of(&request)?;
+        let _held = call.hold(request.get_ref().encoded_len());
+        finish(metrics, self.recover_partition(&call, request.into_inner()).await)
     }
 
     async fn describe_broker(

@@ -65,13 +65,18 @@ impl Reader {
         call.authorize_topic(Verb::Consume, &wanted.topic)?;
         let image = broker.topics.image();
         let topic = image.topic(&wanted.topic)?;
-        call.check_direct(broker, topic, wanted.partition, wanted.leader_epoch)?;
+        let found = Self::of(topic, wanted.partition, isolation)?;
+        let replica = if wanted.from_follower { found.partition.in_sync_replica() } else { None };
+        if replica.is_none() {
+            call.check_direct(broker, topic, wanted.partition, wanted.leader_epoch)?;
+        }
         Ok(Self {
             offset: wanted.offset,
             last_epoch: wanted.last_epoch,
             leader_epoch: wanted.leader_epoch,
             max_bytes: if wanted.max_bytes == 0 { usize::MAX } else { wanted.max_bytes as usize },
-            ..Self::of(topic, wanted.partition, isolation)?
+            partition: replica.unwrap_or(found.partition),
+            ..found
         })
     }
 

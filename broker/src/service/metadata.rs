@@ -51,11 +51,11 @@ enum Endpoints {
 
 impl Endpoints {
     fn of(&self, broker: &Registered) -> Option<BrokerEndpoint> {
-        let endpoint = match self {
-            Self::Used(endpoint) => endpoint.clone(),
-            Self::Listener(name) => broker.endpoints.get(&**name)?.clone(),
+        let (endpoint, zone) = match self {
+            Self::Used(endpoint) => (endpoint.clone(), None),
+            Self::Listener(name) => (broker.endpoints.get(&**name)?.clone(), broker.zone.clone()),
         };
-        Some(BrokerEndpoint { id: broker.id, endpoint })
+        Some(BrokerEndpoint { id: broker.id, endpoint, zone, draining: broker.draining })
     }
 }
 
@@ -104,7 +104,12 @@ impl View {
         let charge = self.call.connection.responses.charge(bytes).await;
         let response = GetMetadataResponse {
             cluster_id: self.broker.cluster_id(),
-            brokers: brokers.brokers.values().filter_map(|broker| self.endpoints.of(broker)).collect(),
+            brokers: brokers
+                .brokers
+                .values()
+                .filter(|broker| !broker.is_gone())
+                .filter_map(|broker| self.endpoints.of(broker))
+                .collect(),
             topics: topics.iter().map(|topic| describe(topic)).collect(),
             limits: Some(limits()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -121,6 +126,8 @@ fn describe(topic: &Topic) -> TopicMetadata {
         leader_epoch: assignment.leader_epoch,
         replicas: assignment.replicas.clone(),
         isr: assignment.isr.clone(),
+        adding: assignment.adding.clone(),
+        removing: assignment.removing.clone(),
     };
     TopicMetadata {
         name: topic.name.to_string(),

@@ -185,11 +185,11 @@ impl Stream<'_> {
                 continue;
             }
             followed.reading = true;
-            let (partition, leader_epoch, call) =
-                (followed.partition.clone(), followed.reference.leader_epoch, self.call);
+            let (partition, matched, call) = (followed.partition.clone(), followed.matched, self.call);
+            let leader_epoch = followed.reference.leader_epoch;
             self.reads.push(Box::pin(async move {
                 let Room { charge, bytes } = room_at(call, &partition, demand.max_bytes).await;
-                let found = find(&partition, leader_epoch, demand, bytes).await;
+                let found = find(&partition, leader_epoch, demand, matched, bytes).await;
                 Read { token, demand, charge, found }
             }));
         }
@@ -197,7 +197,7 @@ impl Stream<'_> {
 
     /// Answers a demand with what was read, or waits for more.
     fn deliver(&mut self, read: Read) {
-        let Read { token, demand, mut charge, found } = read;
+        let Read { token, demand, charge, found } = read;
         let Some(followed) = self.followed.get(token) else { return };
         followed.reading = false;
         if followed.demand != Some(demand) {
@@ -205,24 +205,20 @@ impl Stream<'_> {
             return self.followed.wake(token);
         }
         match found {
-            Found::Batches(batches) if batches.is_empty() => {
+            Found::Batches(read) if read.batches.is_empty() => {
                 followed.matches();
                 if !followed.partition.arm(demand.next, Isolation::LogEnd, &self.waiter, token) {
                     self.followed.wake(token);
                 }
             }
-            Found::Batches(batches) => {
+            Found::Batches(read) => {
                 followed.matches();
-                let bytes = total(&batches);
-                settle(self.call, &mut charge, bytes);
-                let part = followed.answer(FetchedPart { batches, ..FetchedPart::default() });
-                self.put(part, bytes, charge);
+                let part = followed.data(read, false);
+                self.put(part, charge);
             }
-            Found::Restart(batches) => {
-                let bytes = total(&batches);
-                settle(self.call, &mut charge, bytes);
-                let part = followed.answer(FetchedPart { batches, restart: true, ..FetchedPart::default() });
-                self.put(part, bytes, charge);
+            Found::Restart(read) => {
+                let part = followed.data(read, true);
+                self.put(part, charge);
             }
             Found::Parted(diverging) => {
                 let part = followed.answer(FetchedPart { diverging: Some(diverging), ..FetchedPart::default() });
@@ -235,7 +231,10 @@ impl Stream<'_> {
         }
     }
 
-    fn put(&mut self, part: FetchedPart, bytes: usize, charge: Charge) {
+    fn put(&mut self, part: FetchedPart, mut charge: Charge) {
+        let bytes = total(&part.batches);
+        settle(self.call, &mut charge, bytes);
+        self.broker.metrics.replication.sent_bytes.inc_by(bytes as u64);
         self.bytes += bytes;
         self.parts.push(part);
         self.charges.push(charge);

@@ -216,6 +216,7 @@ impl IntoLogError for FetchError {
                 let error = refusal(Reason::LogTruncated, self);
                 LogError { log_start_offset: Some(start), log_end_offset: Some(at), ..error }
             }
+            Self::NotInSync { .. } => refusal(Reason::NotLeader, self),
             Self::OffsetNotAvailable => refusal(Reason::OffsetNotAvailable, self),
             Self::Corrupt { .. } => refusal(Reason::DataCorrupt, self),
             Self::Storage(error) => error.into_log_error(),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::StorageError;
 
-/// The volume is looked at this often, or after [`BYTES`] appended.
+/// The volume is looked at this often, or after [`BYTES`] appended, or an eighth of the reserve where that is less: what was
+/// appended unseen is taken from the reserve, which on a small volume is not much more than memtables need to be written out.
 const INTERVAL: Duration = Duration::from_millis(100);
 const BYTES: u64 = 16 << 20;
 
@@ -22,6 +23,11 @@ impl Volume {
     pub(crate) fn of(dir: &Path) -> Result<Self, StorageError> {
         let stat = rustix::fs::statvfs(dir).map_err(|errno| StorageError::io("look at the volume", &errno))?;
         Ok(Self { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+    }
+
+    /// Once it was full, an eighth more than the reserve must be free again, so that it does not go to and fro.
+    pub(crate) fn has_room_again(self, reserve: u64) -> bool {
+        self.free >= reserve + reserve / 8
     }
 }
 
@@ -44,14 +50,13 @@ impl DiskGuard {
     /// Counts an append of `bytes` at `now` and says whether it is time to look at the volume again.
     pub(crate) fn is_due(&mut self, bytes: u64, now: Instant) -> bool {
         self.since += bytes;
-        self.looked.is_none_or(|at| now.duration_since(at) >= INTERVAL) || self.since >= BYTES
+        self.looked.is_none_or(|at| now.duration_since(at) >= INTERVAL) || self.since >= BYTES.min(self.reserve / 8)
     }
 
-    /// Takes a fresh look into account. Once full, an eighth more than the reserve must be free again, so that it does not
-    /// go to and fro.
+    /// Takes a fresh look into account.
     pub(crate) fn looked(&mut self, volume: Volume, now: Instant) {
-        let wanted = if self.full { self.reserve + self.reserve / 8 } else { self.reserve };
-        (self.volume, self.full, self.looked, self.since) = (volume, volume.free < wanted, Some(now), 0);
+        let room = if self.full { volume.has_room_again(self.reserve) } else { volume.free >= self.reserve };
+        (self.volume, self.full, self.looked, self.since) = (volume, !room, Some(now), 0);
     }
 
     /// Appends are refused.
@@ -83,12 +88,20 @@ mod tests {
 
     #[test]
     fn the_volume_is_looked_at_by_time_and_by_bytes() {
-        let (mut guard, now) = (DiskGuard::new(1), Instant::now());
+        let (mut guard, now) = (DiskGuard::new(1 << 30), Instant::now());
         assert!(guard.is_due(1, now));
         guard.looked(Volume::default(), now);
         assert!(!guard.is_due(BYTES - 1, now + INTERVAL / 2));
         assert!(guard.is_due(1, now + INTERVAL / 2));
         guard.looked(Volume::default(), now);
         assert!(guard.is_due(0, now + INTERVAL));
+    }
+
+    #[test]
+    fn what_is_appended_unseen_leaves_most_of_a_small_reserve() {
+        let (mut guard, now) = (DiskGuard::new(21 << 20), Instant::now());
+        guard.looked(Volume::default(), now);
+        assert!(!guard.is_due(2 << 20, now));
+        assert!(guard.is_due(1 << 20, now));
     }
 }

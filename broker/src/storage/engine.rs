@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
@@ -125,6 +126,10 @@ impl Storage for Engine {
             epochs: self.shared.epochs.lock().len() as u64,
             live_bytes: live,
         }
+    }
+
+    fn takes_appends(&self) -> bool {
+        self.shared.failure().is_none() && !self.shared.is_full() && !self.shared.pace.is_slow(Instant::now())
     }
 
     fn maintain(&self, _log_time: i64) -> Result<Maintenance, StorageError> {

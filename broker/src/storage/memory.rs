@@ -184,6 +184,11 @@ impl Storage for MemoryStorage {
         Status { failed, disk_full: content.full, used_bytes: used, free_bytes, epochs: 1, live_bytes: used }
     }
 
+    fn takes_appends(&self) -> bool {
+        let content = self.opened.content();
+        content.refuses.is_none() && !content.full
+    }
+
     fn maintain(&self, _log_time: i64) -> Result<Maintenance, StorageError> {
         self.opened.writable().map(|_| Maintenance::default())
     }

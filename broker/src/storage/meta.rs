@@ -1,10 +1,12 @@
 //! The database `meta`: who the directory is, which logs there are, and what others keep. Every write is synced.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 
 use super::keys::{META_LOG_PREFIX, META_NEXT_LOG, META_OTHERS_PREFIX, meta_log};
+use super::lock::DirLock;
 use super::{KeyValue, LogId, MetaStore, PartitionId, StorageError, options};
 use crate::crash::{CrashPoint, hit};
 
@@ -134,6 +136,37 @@ impl MetaStore for MetaDb {
     }
 }
 
+/// A directory that has such a database and nothing else, for one process at a time.
+#[derive(Debug)]
+pub(crate) struct MetaDirectory {
+    db: MetaDb,
+    /// Let go of last.
+    _lock: DirLock,
+}
+
+impl MetaDirectory {
+    /// Opens or makes it; refuses one that is in use. Blocks.
+    pub(crate) fn open(dir: &Path) -> Result<Arc<Self>, StorageError> {
+        std::fs::create_dir_all(dir).map_err(|cause| StorageError::io("make the data directory", &cause))?;
+        let lock = DirLock::take(dir)?;
+        Ok(Arc::new(Self { db: MetaDb::open(&dir.join("meta"))?, _lock: lock }))
+    }
+}
+
+impl MetaStore for MetaDirectory {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        MetaStore::get(&self.db, key)
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
+        MetaStore::scan(&self.db, prefix)
+    }
+
+    fn write(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        MetaStore::write(&self.db, changes)
+    }
+}
+
 fn prefixed(key: &[u8]) -> Vec<u8> {
     [META_OTHERS_PREFIX, key].concat()
 }
@@ -164,6 +197,18 @@ mod tests {
         let meta = MetaDb::open(dir.path()).unwrap();
         assert_eq!(meta.logs().unwrap(), []);
         assert_eq!(meta.add_logs([partition(3)]).unwrap(), [(LogId(3), partition(3))]);
+    }
+
+    #[test]
+    fn a_directory_of_metadata_keeps_what_was_written_and_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = MetaDirectory::open(dir.path()).unwrap();
+        first.write(vec![(b"a/1".to_vec(), Some(b"x".to_vec()))]).unwrap();
+        assert!(matches!(MetaDirectory::open(dir.path()), Err(StorageError::InUse { .. })));
+        drop(first);
+        let second = MetaDirectory::open(dir.path()).unwrap();
+        assert_eq!(second.scan(b"a/").unwrap(), [(b"a/1".to_vec(), b"x".to_vec())]);
+        assert_eq!(second.get(b"a/1").unwrap(), Some(b"x".to_vec()));
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod maintenance;
 pub mod memory;
 pub(crate) mod meta;
 pub(crate) mod options;
+mod pace;
 pub mod producers;
 mod read;
 mod recent;
@@ -202,6 +203,8 @@ pub trait Storage: Send + Sync + 'static {
     fn mark_complete(&self) -> Result<(), StorageError>;
     /// Disk and failure state.
     fn status(&self) -> Status;
+    /// Whether records are taken, and in time: nothing has failed, there is room, and the disk is not far too slow. Cheap.
+    fn takes_appends(&self) -> bool;
     /// Gives back space that no live record needs and seals what has been open for long: one round; blocks, for seconds.
     fn maintain(&self, log_time: i64) -> Result<Maintenance, StorageError>;
     /// Writes everything out, leaves the clean-shutdown mark and refuses further writes; blocks.

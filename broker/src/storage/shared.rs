@@ -10,12 +10,14 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME};
 use tokio::sync::oneshot;
 
+use super::disk::Volume;
 use super::epochs::Epochs;
 use super::front::Copies;
 use super::lock::DirLock;
 use super::log::LogCell;
 use super::maintenance::Keeper;
 use super::meta::MetaDb;
+use super::pace::Pace;
 use super::read::{Ahead, FooterCache, Readers};
 use super::writer::{Command, Operation};
 use super::{EngineOptions, Identity, LogId, PartitionId, StorageError};
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     /// One round of maintenance at a time.
     pub(crate) maintenance: Mutex<Keeper>,
     pub(crate) disk_full: AtomicBool,
+    /// How long group commits take.
+    pub(crate) pace: Pace,
     /// Highest sequence known to be on the device.
     pub(crate) synced: AtomicU64,
     failed: OnceLock<Arc<str>>,
@@ -91,6 +95,7 @@ impl Shared {
             open_epoch: AtomicU32::new(opened.open_epoch),
             maintenance: Mutex::default(),
             disk_full: AtomicBool::new(false),
+            pace: Pace::default(),
             synced: AtomicU64::new(0),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -136,6 +141,12 @@ impl Shared {
             return Some(StorageError::Failed(Arc::clone(reason)));
         }
         self.closed.load(Ordering::Acquire).then_some(StorageError::Closed)
+    }
+
+    /// Whether appends are refused for want of space. Nobody may append meanwhile, so it looks again.
+    pub(crate) fn is_full(&self) -> bool {
+        let still = |volume: Volume| !volume.has_room_again(self.options.reserve(volume.total));
+        self.disk_full.load(Ordering::Relaxed) && Volume::of(&self.dir).is_ok_and(still)
     }
 
     /// Why writing failed, if it did.

@@ -158,10 +158,13 @@ impl Writer {
             }
         }
         let (begun, bytes) = (Instant::now(), group.bytes);
+        self.shared.pace.begin(begun);
         self.commit(group);
+        let ended = Instant::now();
+        self.shared.pace.end(ended - begun, ended);
         let metrics = &self.shared.options.metrics;
         metrics.group_commit_size.observe_bytes(bytes as u64);
-        metrics.group_commit_latency.observe(begun.elapsed());
+        metrics.group_commit_latency.observe(ended - begun);
         self.roll_if_full();
         after
     }

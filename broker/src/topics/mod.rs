@@ -14,8 +14,10 @@ use crate::partition::Partition;
 use crate::security::is_internal;
 
 pub mod config;
+mod standing;
 
 pub use config::Settings;
+pub use standing::standing;
 
 /// A topic that is served.
 pub struct Topic {
@@ -48,6 +50,14 @@ pub struct Assignment {
     pub replicas: Vec<i32>,
     /// Those of them that are in sync.
     pub isr: Vec<i32>,
+    /// As many must be for a write with acks=all.
+    pub min_in_sync_replicas: i32,
+    /// Records may have been lost before its leader was elected, and not all replicas agree yet.
+    pub recovering: bool,
+    /// Those of them that are being added.
+    pub adding: Vec<i32>,
+    /// Those of them that go.
+    pub removing: Vec<i32>,
     /// Why it is not served, where that is known.
     pub fault: Option<String>,
 }
@@ -59,8 +69,12 @@ impl Assignment {
             leader: Some(broker),
             leader_epoch,
             partition_epoch: 0,
+            adding: Vec::new(),
+            removing: Vec::new(),
             replicas: vec![broker],
             isr: vec![broker],
+            min_in_sync_replicas: 1,
+            recovering: false,
             fault: None,
         }
     }

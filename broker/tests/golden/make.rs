@@ -52,7 +52,7 @@ fn topics(dir: &Path) {
     with_controller(&engine, async |controller| {
         for (name, partitions) in [("orders", 3), ("payments", 1), ("trashed", 2)] {
             let config = vec![("retention".to_owned(), "7d".to_owned())];
-            let topic = NewTopic { name: name.to_owned(), partitions: Some(partitions), config };
+            let topic = NewTopic { name: name.to_owned(), partitions: Some(partitions), config, ..NewTopic::default() };
             controller.create(topic, false).await.unwrap();
         }
     });

@@ -98,6 +98,10 @@ async fn admin_refuses_what_it_cannot_do() {
         (create("__secret", 1), Reason::InvalidRequest),
         (create("new", -1), Reason::InvalidRequest),
         (create("new", i32::MAX), Reason::InvalidRequest),
+        // It is alone.
+        (v1::CreateTopicRequest { replication_factor: 3, ..create("new", 1) }, Reason::InvalidRequest),
+        (v1::CreateTopicRequest { replication_factor: -1, ..create("new", 1) }, Reason::InvalidRequest),
+        (v1::CreateTopicRequest { replication_factor: i32::MAX, ..create("new", 1) }, Reason::InvalidRequest),
         (config("retention.mss", "1"), Reason::InvalidRequest),
         (config("retention.ms", "soon"), Reason::InvalidRequest),
         (config("max.message.bytes", &"9".repeat(5_000)), Reason::InvalidRequest),
@@ -152,4 +156,22 @@ async fn a_watch_tells_each_change() {
     let second = soon(watch.message()).await.unwrap().unwrap();
     assert_eq!(second.topics.len(), 1);
     assert!(second.revision > first.revision);
+}
+
+#[tokio::test]
+async fn a_broker_that_runs_alone_says_why_it_has_one_replica() {
+    let broker = TestBroker::start().await;
+    let three = v1::CreateTopicRequest { name: "t".to_owned(), replication_factor: 3, ..Default::default() };
+    let refused = broker.admin().create_topic(three).await.unwrap_err();
+    assert!(refused.message().contains("a standalone broker has one replica"), "{}", refused.message());
+    let one = v1::CreateTopicRequest { name: "t".to_owned(), replication_factor: 1, ..Default::default() };
+    let made = broker.admin().create_topic(one).await.unwrap().into_inner().topic.unwrap();
+    assert_eq!(made.replication_factor, 1);
+    let more = v1::AlterTopicRequest { name: "t".to_owned(), replication_factor: 2, ..Default::default() };
+    assert_eq!(reason(broker.admin().alter_topic(more).await), Reason::InvalidRequest);
+    let command = v1::RecoverPartitionRequest { topic: "t".to_owned(), accept_data_loss: true, ..Default::default() };
+    assert_eq!(reason(broker.admin().recover_partition(command.clone()).await), Reason::InvalidRequest);
+    let unsaid = v1::RecoverPartitionRequest { accept_data_loss: false, ..command };
+    let refused = broker.admin().recover_partition(unsaid).await.unwrap_err();
+    assert!(refused.message().contains("accept_data_loss"), "{}", refused.message());
 }

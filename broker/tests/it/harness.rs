@@ -150,7 +150,7 @@ impl TestBroker {
         config: &[(&str, &str)],
     ) -> v1::TopicDescription {
         let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config, validate_only: false };
+        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config, ..Default::default() };
         self.admin().create_topic(request).await.unwrap().into_inner().topic.unwrap()
     }
 

@@ -61,6 +61,7 @@ impl World {
                 continue;
             }
             self.count_change(partition, before, after);
+            self.count_move(before, after);
             let known = |leader: &i32| before.isr.iter().chain(&before.elr).find(|replica| replica.broker == *leader);
             let elected = after.leader.filter(|_| after.leader_epoch > before.leader_epoch);
             let nobody = before.leader.is_none() && elected.is_some_and(|leader| known(&leader).is_none());
@@ -79,9 +80,13 @@ impl World {
         }
     }
 
-    /// L8: nobody who was eligible last has a longer log than the one that is chosen.
+    /// L8: nobody who was eligible last has a longer log than the one that is chosen. One that has died since it was asked does
+    /// not lead: all are asked again.
     fn check_longest(&self, partition: usize, before: &PartitionState, after: &PartitionState) {
         let Some(chosen) = after.leader else { return };
+        if !after.isr.contains(&self.replica(chosen)) {
+            return;
+        }
         let length = |broker: i32| {
             let log = &self.nodes[broker as usize].disk.logs[partition].all;
             (log.last_epoch(), log.end)

@@ -11,6 +11,7 @@ use taffrail_crds::id::Id;
 use uuid::Uuid;
 
 use super::counts::Seen;
+use super::moving::wanted;
 use super::network::API;
 use super::process::{Purpose, TOPIC};
 use super::store::{Answer, Request};
@@ -105,7 +106,7 @@ impl World {
     fn plan(&mut self, broker: i32) {
         let (now, clock) = (self.now, self.clock(broker));
         let Some(process) = self.process(broker) else { return };
-        let (slice, brokers) = (process.slice, process.brokers);
+        let (slice, brokers, cluster) = (process.slice, process.brokers, process.cluster);
         let Some(control) = process.control.as_mut() else { return };
         let behind = control.catch_up.is_some_and(|(s, b, until)| (slice < s || brokers < b) && now < until);
         if control.under_way || behind {
@@ -118,6 +119,7 @@ impl World {
         }
         let (epoch, acting) = (control.epoch, control.since);
         let (spec, registered) = (self.store.slices[slice].clone(), self.store.brokers[brokers].clone());
+        let cluster = self.store.clusters[cluster];
         if spec.controller_epoch > epoch {
             // It has been replaced: it may only be elected anew.
             if let Some(process) = self.process(broker) {
@@ -128,13 +130,15 @@ impl World {
         let Some(process) = self.nodes[broker as usize].process.as_ref() else { return };
         let plan = plan(&Facts {
             cluster: "main",
-            replicas: Some(self.options.brokers),
+            replicas: Some(cluster.replicas),
             state: &cluster_state(epoch),
             brokers: registered.values().map(|(_, spec)| spec).collect(),
             slices: [((TOPIC, 0), &*spec)].into(),
-            topics: Vec::new(),
+            topics: wanted(&self.options).into_iter().collect(),
+            recoveries: BTreeMap::new(),
             liveness: &process.liveness,
             balance,
+            rebalance: cluster.rebalance,
             acting,
             now: clock,
             wall_millis: 0,
@@ -146,6 +150,7 @@ impl World {
             writes.push_back(Request::WriteBroker(registered[&next.id].0, Box::new(next)));
         }
         for mut next in plan.slices {
+            self.plant_moves(&mut next);
             next.controller_epoch = epoch;
             next.operation_id += 1;
             writes.push_back(Request::WriteSlice(slice as u64, Rc::new(next)));

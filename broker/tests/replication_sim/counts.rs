@@ -45,6 +45,7 @@ seen! {
     LeaderDeposed: "branch: leader deposed",
     DeposedRan: "branch: deposed leader went on for a while",
     Truncated: "branch: follower truncated",
+    KnownGivenUp: "branch: follower gave up a high watermark from before an election without proof",
     Restarted: "branch: follower began anew at the leader's log start",
     Trimmed: "branch: log start raised",
     OtherEpoch: "branch: answer of another epoch dropped",
@@ -57,5 +58,9 @@ seen! {
     Failed: "branch: batch failed for sure",
     HeldBack: "branch: latest offset not told by a new leader yet",
     ReadFollower: "branch: read from a follower",
+    MoveBegun: "branch: replica began to move",
+    MoveCompleted: "branch: replica has moved",
+    MoveCancelled: "branch: move given up",
+    Drained: "branch: broker taken away that nothing needs any more",
     LeftBroken: "liveness: a broker stayed broken",
 }

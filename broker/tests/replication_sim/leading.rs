@@ -18,14 +18,14 @@ const BATCHES: usize = 1_000;
 const PATIENCE: u64 = 2_000_000;
 
 /// How a follower's history compares with what is written here (KIP-101, KIP-279), as a partition answers a read for it.
-fn compare(log: &ReplicaLog, next: i64, last_epoch: Option<i32>) -> Outcome {
+fn compare(log: &ReplicaLog, next: i64, last_epoch: Option<i32>, matched: bool) -> Outcome {
     let (start, end) = (log.all.start, log.written_end);
     if let Some(last_epoch) = last_epoch {
         let Some(found) = log.all.epochs.end_of(last_epoch, end) else {
             let first = log.all.epochs.entries().first().map_or(start, |(_, start)| *start);
             return match next {
                 _ if next > first => Outcome::Diverges(None, first),
-                _ if next < start => Outcome::Deleted,
+                _ if next < start || !matched => Outcome::Deleted,
                 _ => Outcome::Matches,
             };
         };
@@ -137,7 +137,7 @@ impl World {
         if matched {
             self.counts(broker, &fetch);
         } else if demands {
-            let outcome = compare(self.log(broker, partition), position.next, position.last_epoch);
+            let outcome = compare(self.log(broker, partition), position.next, position.last_epoch, false);
             if outcome != Outcome::Matches {
                 return self.answer(broker, &fetch, outcome);
             }
@@ -173,6 +173,7 @@ impl World {
             batches: Vec::new(),
             high_watermark,
             log_start: log.all.start,
+            log_end: log.written_end,
             answers: Some(next),
             outcome,
         };
@@ -225,13 +226,13 @@ impl World {
         leading.demands = held.into_iter().collect();
         let told: Vec<Fetch> = leading.demands.values().cloned().collect();
         for (_, fetch) in ready {
-            let outcome = compare(self.log(broker, partition), fetch.position.next, fetch.position.last_epoch);
+            let outcome = compare(self.log(broker, partition), fetch.position.next, fetch.position.last_epoch, true);
             self.answer(broker, &fetch, outcome);
         }
         if high_watermark > before {
             for to in told {
-                let (outcome, batches) = (Outcome::Matches, Vec::new());
-                let answer = Answer { leader_epoch: epoch, batches, high_watermark, log_start, answers: None, outcome };
+                let (leader_epoch, log_end) = (epoch, written);
+                let answer = Answer { leader_epoch, high_watermark, log_start, log_end, ..Answer::default() };
                 self.say(broker, &to, answer);
             }
         }

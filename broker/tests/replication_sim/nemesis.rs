@@ -1,5 +1,8 @@
 //! What goes wrong beside messages and calls, and the end of it.
 
+use taffrail_broker::cluster::controller::moves::LOST;
+use taffrail_broker::cluster::serving::has_recovered;
+use taffrail_crds::slice::Replica;
 use uuid::Uuid;
 
 use super::counts::Seen;
@@ -9,6 +12,8 @@ use super::world::{Event, Micros, World};
 
 /// In which everything must come to its end once a sufficient set of brokers is healed.
 const PATIENCE: Micros = 90_000_000;
+/// The same, where replicas may be on their way to a broker that stays broken: for so long that is waited for.
+const PATIENCE_WITH_MOVES: Micros = PATIENCE + LOST.as_micros() as Micros;
 
 impl World {
     pub(crate) fn fault(&mut self) {
@@ -154,7 +159,7 @@ impl World {
             self.break_for_good(broker);
         }
         let done: Vec<u64> = self.producers.iter().map(|producer| producer.done).collect();
-        let until = self.now + PATIENCE;
+        let until = self.now + if self.options.moves { PATIENCE_WITH_MOVES } else { PATIENCE };
         while self.now < until && !(self.is_well(broken) && self.have_gone_on(&done)) {
             self.run(self.now + 1_000_000);
         }
@@ -166,20 +171,28 @@ impl World {
         let first = self.rng.index(self.nodes.len()) as i32;
         let count = self.options.brokers;
         (0..count).map(|step| (first + step) % count).find(|broker| {
-            (0..self.options.partitions as usize).all(|partition| {
-                let state = self.store.partition(partition);
-                let others = state.replicas.iter().filter(|it| *it != broker).count();
-                let known = |it: &&taffrail_crds::slice::Replica| {
-                    it.broker != *broker && self.nodes[it.broker as usize].vouches(**it)
-                };
-                let keeps = state.isr.iter().chain(&state.elr).filter(known).count();
-                let replica = state.replicas.contains(broker);
-                // It may be left alone with what is acknowledged, if one is enough to acknowledge.
-                let known = || state.isr.iter().chain(&state.elr).any(|it| it.broker == *broker);
-                let alone = state.min_in_sync_replicas == 1 && known();
-                !replica || !alone && others >= state.min_in_sync_replicas as usize && keeps > 0
-            })
+            let staying = (0..self.store.cluster().replicas).filter(|other| other != broker).count();
+            let replaceable = !self.options.moves || staying >= self.options.replication_factor as usize;
+            replaceable && (0..self.options.partitions as usize).all(|partition| self.does_without(*broker, partition))
         })
+    }
+
+    fn does_without(&self, broker: i32, partition: usize) -> bool {
+        let state = self.store.partition(partition);
+        // Those that go cannot before enough of the others are in sync.
+        let others = state.replicas.iter().filter(|it| **it != broker && !state.removing.contains(it)).count();
+        // One that is about to stop gives away what it has, maybe to this one, or to others that are not yet known to have lost
+        // theirs.
+        let keeps = |it: &Replica| {
+            let node = &self.nodes[it.broker as usize];
+            let stops = node.process.as_ref().is_some_and(|process| process.stopping);
+            it.broker != broker && node.vouches(*it) && !stops
+        };
+        let is_kept = state.isr.iter().chain(&state.elr).any(keeps);
+        // It may be left alone with what is acknowledged, if one is enough to acknowledge.
+        let is_known = state.isr.iter().chain(&state.elr).any(|it| it.broker == broker);
+        let alone = state.min_in_sync_replicas == 1 && is_known;
+        !state.replicas.contains(&broker) || !alone && others >= state.min_in_sync_replicas as usize && is_kept
     }
 
     fn break_for_good(&mut self, broker: i32) {
@@ -211,7 +224,9 @@ impl World {
             let state = self.store.partition(partition);
             let healed = state.replicas.iter().filter(|broker| Some(**broker) != broken);
             let all_in = healed.clone().all(|broker| state.isr.contains(&self.replica(*broker)));
-            all_in && state.leader.is_some() && !state.recovering && state.elr.is_empty()
+            // One that is left alone with its log does not say that it has found it.
+            let recovered = !state.recovering || !has_recovered(state) && healed.count() < state.replicas.len();
+            all_in && state.leader.is_some() && recovered && state.elr.is_empty() && self.has_moved(state)
         })
     }
 
@@ -227,14 +242,16 @@ impl World {
         assert!(self.have_gone_on(done), "liveness: a producer does not go on, {broken:?} is broken");
         // Nothing more is produced; what is there gets to all.
         let until = self.now + 30_000_000;
+        // Who is not in sync may have as much by chance, and other records.
         let quiet = |world: &Self| {
-            (0..options.partitions as usize).all(|partition| {
+            let same = (0..options.partitions as usize).all(|partition| {
                 let state = world.store.partition(partition);
                 let healed: Vec<i32> = state.replicas.iter().copied().filter(|it| Some(*it) != broken).collect();
                 let end = |broker: &i32| world.nodes[*broker as usize].disk.logs[partition].written_end;
                 healed.windows(2).all(|two| end(&two[0]) == end(&two[1]))
                     && world.histories[partition].end() >= healed.iter().map(end).max().unwrap_or(0)
-            })
+            });
+            same && world.is_well(broken)
         };
         self.closing = true;
         while self.now < until && !(self.producers.iter().all(|producer| producer.open() == 0) && quiet(self)) {

@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) min_in_sync_replicas: i32,
     /// Never more than `min_in_sync_replicas` − 1 replicas have lost records at once: then no acknowledged one may be (L4).
     pub(crate) careful: bool,
+    /// There are more brokers than replicas, some go and come back for good, and replicas move.
+    pub(crate) moves: bool,
     pub(crate) producers: usize,
     /// Longest time between batches of one producer while things go wrong, in milliseconds.
     pub(crate) pace: u64,
@@ -45,7 +47,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// A quarter of the schedules has moves: drawn apart, so that the others are what they would be without.
     pub(crate) fn of(seed: u64, planted: Option<Planted>) -> Self {
+        let mut rng = Rng::new(seed ^ 0x3a71_0b1d);
+        let moves = rng.once_in(4) || planted == Some(Planted::MovedBeforeCaughtUp);
+        let more = 1 + rng.index(2) as i32;
+        let all = Self::without_moves(seed, planted);
+        let brokers = if moves { all.brokers.max(all.replication_factor + more) } else { all.brokers };
+        Self { brokers, moves, ..all }
+    }
+
+    /// The same, and replicas stay where they are.
+    pub(crate) fn without_moves(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed_0f0b_7105);
         let mut one_of = |choices: &[u64]| choices[rng.index(choices.len())];
         let replication_factor = one_of(&[2, 3, 3, 3, 3, 4, 5]) as i32;
@@ -55,10 +68,12 @@ impl Options {
             4 => one_of(&[2, 3]),
             _ => one_of(&[2, 3, 3]),
         } as i32;
+        let brokers = replication_factor.max(one_of(&[3, 3, 4, 5]) as i32);
         Self {
             seed,
             planted,
-            brokers: replication_factor.max(one_of(&[3, 3, 4, 5]) as i32),
+            brokers,
+            moves: false,
             partitions: one_of(&[1, 1, 2]) as i32,
             replication_factor,
             min_in_sync_replicas,

@@ -24,4 +24,6 @@ pub(crate) enum Planted {
     CountedBeforeWritten,
     /// A broker that has lost records vouches for its earlier sessions (L5).
     EligibleAfterLoss,
+    /// A move is completed as soon as it has begun (I10).
+    MovedBeforeCaughtUp,
 }

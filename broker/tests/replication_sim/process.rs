@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use taffrail_broker::cluster::Session;
 use taffrail_broker::cluster::controller::liveness::{Beat, Liveness};
-use taffrail_broker::cluster::controller::members::LogEnd;
+use taffrail_broker::cluster::serving::{has_recovered, is_asked, log_end};
 use taffrail_broker::registration::decide::{Kept, session};
-use taffrail_broker::storage::Identity;
+use taffrail_broker::storage::{Extent, Identity};
 use taffrail_crds::id::Id;
 use taffrail_crds::slice::{PartitionState, Replica, UncleanRecovery};
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec};
@@ -20,7 +21,7 @@ use super::options::Options;
 use super::planted::Planted;
 use super::replica::Slot;
 use super::store::{Answer, Request};
-use super::world::{Event, Message, Micros, World};
+use super::world::{Event, Message, Micros, Watched, World};
 
 /// Identity of the one topic.
 pub(crate) const TOPIC: Uuid = Uuid::from_u128(7);
@@ -42,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// It stays as it is.
     pub(crate) broken: bool,
+    /// It has been taken away.
+    pub(crate) gone: bool,
 }
 
 /// What outlives a process.
@@ -62,6 +65,7 @@ pub(crate) struct Process {
     /// Versions that its watches have shown.
     pub(crate) slice: usize,
     pub(crate) brokers: usize,
+    pub(crate) cluster: usize,
     pub(crate) stopping: bool,
     pub(crate) slots: Vec<Slot>,
     pub(crate) liveness: Liveness,
@@ -96,7 +100,7 @@ impl Node {
         };
         let logs = (0..options.partitions).map(|_| log()).collect();
         let disk = Disk { volume: Uuid::from_u128(100 + id as u128), kept, complete: true, logs, sound_from: 0 };
-        Self { id, life: 0, booted: 0, paused_until: 0, slow_until: 0, disk, process: None, broken: false }
+        Self { id, life: 0, booted: 0, paused_until: 0, slow_until: 0, disk, process: None, broken: false, gone: false }
     }
 
     pub(crate) fn first_registration(&self) -> BrokerSpec {
@@ -147,6 +151,7 @@ pub(crate) fn first_slice(options: &Options) -> PartitionSliceSpec {
             last_known_elr: Vec::new(),
             fault: None,
             recovering: false,
+            unclean_leader_epoch: None,
             min_in_sync_replicas: options.min_in_sync_replicas,
             replication_factor: options.replication_factor,
             unclean_recovery: UncleanRecovery::Balanced,
@@ -180,9 +185,10 @@ impl World {
             incarnation: 0,
             slice: 0,
             brokers: 0,
+            cluster: 0,
             stopping: false,
             slots,
-            liveness: Liveness::new(SESSION),
+            liveness: Liveness::new(broker, SESSION),
             calls: BTreeMap::new(),
             control: None,
             told: None,
@@ -199,7 +205,7 @@ impl World {
 
     pub(crate) fn start(&mut self, broker: i32) {
         let node = &self.nodes[broker as usize];
-        if node.process.is_some() || node.broken {
+        if node.process.is_some() || node.broken || node.gone {
             return;
         }
         self.new_process(broker);
@@ -252,6 +258,7 @@ impl World {
     /// Registered: takes part, with a list of objects that may be old.
     fn go(&mut self, broker: i32, incarnation: i64) {
         let (slices, brokers) = (self.store.slices.len(), self.store.brokers.len());
+        let clusters = self.store.clusters.len();
         let stale = if self.faulty && self.rng.once_in(3) { self.rng.index(4) } else { 0 };
         if stale > 0 && slices > stale {
             self.counts.saw(Seen::StaleList);
@@ -263,6 +270,7 @@ impl World {
             process.incarnation = incarnation;
             process.slice = slices.saturating_sub(1 + stale);
             process.brokers = brokers - 1;
+            process.cluster = clusters - 1;
         }
         let beat = self.rng.below(BEAT);
         self.schedule(beat / 10, Event::Beat { broker, life });
@@ -289,6 +297,15 @@ impl World {
             && version > process.brokers
         {
             process.brokers = version;
+            self.control_sees(broker);
+        }
+    }
+
+    pub(crate) fn see_cluster(&mut self, broker: i32, version: usize) {
+        if let Some(process) = self.process(broker)
+            && version > process.cluster
+        {
+            process.cluster = version;
             self.control_sees(broker);
         }
     }
@@ -329,13 +346,14 @@ impl World {
             let key = (TOPIC, index as i32);
             beat.proposals.extend(slot.proposal().map(|proposal| (key, proposal.clone())));
             beat.faults.extend(slot.fault().map(|fault| (key, fault.to_owned())));
-            if slot.leading().is_some() && state.recovering {
-                beat.recovered.insert(key);
+            if slot.leading().is_some() && has_recovered(state) {
+                beat.recovered.insert(key, state.leader_epoch);
             }
-            let asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == broker);
-            if asked && slot.is_idle() && node.disk.logs[index].pending() == 0 {
+            let me = Session { broker, incarnation: process.incarnation };
+            if is_asked(state, me) && slot.is_idle() && node.disk.logs[index].pending() == 0 {
                 let log = &node.disk.logs[index].all;
-                beat.ends.insert(key, LogEnd { epoch: log.last_epoch(), end: log.end });
+                let extent = Extent { start: log.start, end: log.end };
+                beat.ends.insert(key, log_end(state, Some((extent, &log.epochs))));
             }
         }
         Some(beat)
@@ -365,11 +383,15 @@ impl World {
         if !self.network.is_cut(API, broker) && !self.network.is_cut(broker, API) {
             let process = self.nodes[broker as usize].process.as_ref();
             if process.is_some_and(|process| process.slice + 1 < self.store.slices.len()) {
-                self.watch(broker, true);
+                self.watch(broker, Watched::Slice);
             }
             let process = self.nodes[broker as usize].process.as_ref();
             if process.is_some_and(|process| process.brokers + 1 < self.store.brokers.len()) {
-                self.watch(broker, false);
+                self.watch(broker, Watched::Brokers);
+            }
+            let process = self.nodes[broker as usize].process.as_ref();
+            if process.is_some_and(|process| process.cluster + 1 < self.store.clusters.len()) {
+                self.watch(broker, Watched::Cluster);
             }
         }
         self.serve(broker);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use taffrail_broker::replication::follower::{Follower, Held, Position};
 use taffrail_broker::replication::leader::Leader;
-use taffrail_broker::replication::{Proposal, View, follower};
+use taffrail_broker::replication::{KnownEnd, Proposal, View, follower};
 use taffrail_broker::storage::Extent;
 use taffrail_crds::slice::{PartitionState, Replica};
 
@@ -44,7 +44,7 @@ pub(crate) struct Fetched {
 pub(crate) struct Slot {
     pub(crate) role: Role,
     /// High watermark that it knew when its last role ended.
-    pub(crate) high_watermark: i64,
+    pub(crate) known: KnownEnd,
     /// When the last of its writes under way will be over.
     pub(crate) writes_until: Micros,
 }
@@ -215,12 +215,14 @@ impl World {
         let Some(slot) = self.slot(broker, partition) else { return };
         let waiting = match std::mem::take(&mut slot.role) {
             Role::Leading(leading) => {
-                slot.high_watermark = leading.high_watermark;
+                let (high_watermark, leader_epoch) = (leading.high_watermark, leading.epoch);
+                slot.known = KnownEnd { high_watermark, leader_epoch };
                 self.counts.saw(Seen::LeaderDeposed);
                 leading.waiting
             }
             Role::Following(following) => {
-                slot.high_watermark = following.follower.high_watermark();
+                let high_watermark = following.follower.high_watermark();
+                slot.known = KnownEnd { high_watermark, leader_epoch: following.epoch };
                 return;
             }
             Role::Idle | Role::Taking(_) => return,
@@ -298,7 +300,7 @@ impl World {
     fn begin_leading(&mut self, broker: i32, partition: usize) {
         let (me, clock) = (self.replica(broker), self.clock(broker));
         let Some(slot) = self.slot(broker, partition) else { return };
-        let (Role::Taking(taking), known) = (std::mem::take(&mut slot.role), slot.high_watermark) else { return };
+        let (Role::Taking(taking), known) = (std::mem::take(&mut slot.role), slot.known.high_watermark) else { return };
         self.check_taking(broker, partition, &taking.state, taking.versions);
         let (epoch, view) = (taking.state.leader_epoch, self.view(&taking.state, me));
         let log = self.log(broker, partition);
@@ -325,7 +327,11 @@ impl World {
     fn follow(&mut self, broker: i32, partition: usize, leader: i32, state: &PartitionState) {
         let now = self.now;
         let planted = self.options.planted == Some(Planted::TruncateToHighWatermark);
-        let high_watermark = self.slot(broker, partition).map_or(0, |slot| slot.high_watermark);
+        let known = self.slot(broker, partition).map(|slot| slot.known);
+        let high_watermark = known.map_or(0, |known| known.under(state));
+        if known.is_some_and(|known| known.high_watermark > high_watermark) {
+            self.counts.saw(Seen::KnownGivenUp);
+        }
         let log = self.log(broker, partition);
         if planted && high_watermark > log.all.start && log.all.end > high_watermark {
             self.submit(broker, partition, Operation::Truncate(high_watermark));
@@ -335,7 +341,7 @@ impl World {
         let Some(process) = self.process(broker) else { return };
         process.terms += 1;
         let term = process.terms;
-        let follower = Follower::new(state.leader_epoch, state.recovering, high_watermark, held);
+        let follower = Follower::new(state.leader_epoch, high_watermark, held);
         let epoch = state.leader_epoch;
         let following = Following { follower, leader, epoch, term, stream: term, said: 0, last: 0, heard: now };
         process.slots[partition].role = Role::Following(Box::new(following));

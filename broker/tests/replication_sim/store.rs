@@ -6,6 +6,8 @@ use std::rc::Rc;
 use taffrail_crds::slice::PartitionState;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec};
 
+use super::moving::{ClusterSpec, check_move};
+
 /// Registrations, each with its version.
 pub(crate) type Brokers = BTreeMap<i32, (u64, BrokerSpec)>;
 
@@ -38,11 +40,16 @@ pub(crate) enum Answer {
 pub(crate) struct Store {
     pub(crate) brokers: Vec<Rc<Brokers>>,
     pub(crate) slices: Vec<Rc<PartitionSliceSpec>>,
+    pub(crate) clusters: Vec<ClusterSpec>,
 }
 
 impl Store {
-    pub(crate) fn new(slice: PartitionSliceSpec, brokers: Brokers) -> Self {
-        Self { brokers: vec![Rc::new(brokers)], slices: vec![Rc::new(slice)] }
+    pub(crate) fn new(slice: PartitionSliceSpec, brokers: Brokers, cluster: ClusterSpec) -> Self {
+        Self { brokers: vec![Rc::new(brokers)], slices: vec![Rc::new(slice)], clusters: vec![cluster] }
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterSpec {
+        *self.clusters.last().expect("never empty")
     }
 
     pub(crate) fn slice(&self) -> &Rc<PartitionSliceSpec> {
@@ -79,6 +86,7 @@ impl Store {
                 }
                 for (before, after) in self.slice().partitions.iter().zip(&next.partitions) {
                     check_step(before, after);
+                    check_move(before, after);
                 }
                 assert_eq!(self.slice().partitions.len(), next.partitions.len(), "M2: a partition disappears");
                 self.slices.push(next.clone());

@@ -12,6 +12,7 @@ use super::clients::{Batched, Producer, Reader};
 use super::counts::{Counts, Seen};
 use super::history::History;
 use super::log::ReplicaLog;
+use super::moving::ClusterSpec;
 use super::network::{API, CLIENTS, Network};
 use super::options::Options;
 use super::process::{Node, first_slice};
@@ -89,6 +90,11 @@ pub(crate) enum Event {
         life: u32,
         version: usize,
     },
+    WatchCluster {
+        broker: i32,
+        life: u32,
+        version: usize,
+    },
     Beat {
         broker: i32,
         life: u32,
@@ -127,10 +133,22 @@ pub(crate) enum Event {
         reader: usize,
     },
     Fault,
+    /// Other brokers shall be there.
+    Scale,
+    /// The operator looks around.
+    Operate,
     Mend {
         cut: u32,
     },
     Retain,
+}
+
+/// Objects that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Slice,
+    Brokers,
+    Cluster,
 }
 
 struct Scheduled {
@@ -199,7 +217,7 @@ impl World {
             rng,
             now: 1_000_000,
             network: Network::default(),
-            store: Store::new(slice, brokers),
+            store: Store::new(slice, brokers, ClusterSpec::first(&options)),
             histories: (0..options.partitions).map(|_| History::default()).collect(),
             producers: Vec::new(),
             readers: (0..options.partitions as usize).map(Reader::new).collect(),
@@ -225,6 +243,7 @@ impl World {
         world.schedule(0, Event::Lease);
         world.schedule(2_000_000, Event::Fault);
         world.schedule(5_000_000, Event::Retain);
+        world.start_moving();
         world
     }
 
@@ -269,6 +288,7 @@ impl World {
             | Event::Answered { broker, .. }
             | Event::WatchSlice { broker, .. }
             | Event::WatchBrokers { broker, .. }
+            | Event::WatchCluster { broker, .. }
             | Event::Beat { broker, .. }
             | Event::Tick { broker, .. }
             | Event::Again { broker, .. }
@@ -289,6 +309,8 @@ impl World {
             Event::Produce { producer } => self.produce(producer),
             Event::Read { reader } => self.read(reader),
             Event::Fault => self.fault(),
+            Event::Scale => self.scale(),
+            Event::Operate => self.operate(),
             Event::Mend { cut } => self.network.mend(cut),
             Event::Retain => self.retain(),
             Event::Sync { broker, life } => self.if_alive(broker, life, |world| world.sync(broker)),
@@ -303,6 +325,9 @@ impl World {
             }
             Event::WatchBrokers { broker, life, version } => {
                 self.if_alive(broker, life, |world| world.see_brokers(broker, version));
+            }
+            Event::WatchCluster { broker, life, version } => {
+                self.if_alive(broker, life, |world| world.see_cluster(broker, version));
             }
             Event::Beat { broker, life } => self.if_alive(broker, life, |world| world.beat(broker)),
             Event::Tick { broker, life } => self.if_alive(broker, life, |world| world.tick(broker)),
@@ -440,17 +465,17 @@ impl World {
             self.check_slice();
         }
         for broker in 0..self.options.brokers {
-            self.watch(broker, slice);
+            self.watch(broker, if slice { Watched::Slice } else { Watched::Brokers });
         }
     }
 
-    pub(crate) fn watch(&mut self, broker: i32, slice: bool) {
+    pub(crate) fn watch(&mut self, broker: i32, what: Watched) {
         let lag = if self.faulty { self.options.watch_lag } else { 10 };
         let (life, after) = (self.life(broker), self.millis(1, 1 + lag));
-        let event = if slice {
-            Event::WatchSlice { broker, life, version: self.store.slices.len() - 1 }
-        } else {
-            Event::WatchBrokers { broker, life, version: self.store.brokers.len() - 1 }
+        let event = match what {
+            Watched::Slice => Event::WatchSlice { broker, life, version: self.store.slices.len() - 1 },
+            Watched::Brokers => Event::WatchBrokers { broker, life, version: self.store.brokers.len() - 1 },
+            Watched::Cluster => Event::WatchCluster { broker, life, version: self.store.clusters.len() - 1 },
         };
         if !self.network.is_cut(API, broker) {
             self.schedule(after, event);

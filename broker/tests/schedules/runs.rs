@@ -5,9 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const THREADS: usize = 2;
+
+/// Schedules of a test that are others each time.
+const FRESH: u64 = 300;
 
 /// Most failures that are told in full.
 const TOLD: usize = 20;
@@ -35,9 +38,33 @@ pub(crate) fn asked() -> Option<(u64, u64)> {
     Some((from, schedules.to_str().unwrap().parse().unwrap()))
 }
 
+/// Runs schedules that nobody has run before: from a seed that follows from the time, or from `SIM_FROM` on, so that a failure
+/// can be repeated. Fails if one of them does.
+pub(crate) fn fresh<C: Tally>(run: impl Fn(u64, &mut C) -> u32 + Sync) {
+    let asked = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok());
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
+    // Far apart: runs a second after each other share no seed.
+    let from = asked.unwrap_or_else(|| since_1970.as_secs() * FRESH);
+    eprintln!("seeds from {from} on: with SIM_FROM={from} they are these again, with SIM_SEED=<seed> one_seed is one");
+    all((from, FRESH), run);
+}
+
 /// Runs these many from a seed on, then writes the report. `run` answers how many steps one had, and panics if it fails. Fails
 /// if one of them does, or if something never happened.
-pub(crate) fn many<C: Tally>(subject: Subject, (from, schedules): (u64, u64), run: impl Fn(u64, &mut C) -> u32 + Sync) {
+pub(crate) fn many<C: Tally>(subject: Subject, seeds: (u64, u64), run: impl Fn(u64, &mut C) -> u32 + Sync) {
+    let (steps, counts) = all(seeds, run);
+    let median = steps[steps.len() / 2];
+    let report = report(subject, seeds.0, &steps, &counts);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(subject.report);
+    std::fs::write(path, report).expect("the report can be written");
+    assert!(median >= 200, "schedules are too short: {median} steps");
+    for (what, count) in counts.rows() {
+        assert!(count > 0, "never happened: {what}");
+    }
+}
+
+/// Runs all of these; their steps, in rising order, and what happened. Fails if one of them does, with all that did.
+fn all<C: Tally>((from, schedules): (u64, u64), run: impl Fn(u64, &mut C) -> u32 + Sync) -> (Vec<u32>, C) {
     let next = AtomicU64::new(from);
     let work = || {
         let (mut counts, mut steps, mut failed) = (C::default(), vec![], vec![]);
@@ -67,14 +94,7 @@ pub(crate) fn many<C: Tally>(subject: Subject, (from, schedules): (u64, u64), ru
     }
     assert!(failed.is_empty(), "{} of {schedules} schedules failed", failed.len());
     steps.sort_unstable();
-    let median = steps[steps.len() / 2];
-    let report = report(subject, from, &steps, &counts);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(subject.report);
-    std::fs::write(path, report).expect("the report can be written");
-    assert!(median >= 200, "schedules are too short: {median} steps");
-    for (what, count) in counts.rows() {
-        assert!(count > 0, "never happened: {what}");
-    }
+    (steps, counts)
 }
 
 fn report(subject: Subject, from: u64, steps: &[u32], counts: &impl Tally) -> String {

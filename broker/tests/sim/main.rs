@@ -26,7 +26,7 @@ use taffrail_broker::coordinator::group::{GroupShard, PlantedFault};
 
 use broker::Make;
 use counts::Counts;
-use schedules::runs::{Subject, Tally as _, asked, many};
+use schedules::runs::{Subject, Tally as _, asked, fresh, many};
 use simulation::Simulation;
 
 /// Schedules of a test.
@@ -67,6 +67,11 @@ fn rules_hold_in_every_schedule_of_a_fixed_budget() {
     for (what, count) in counts.rows() {
         assert!(count > 0, "never happened: {what}");
     }
+}
+
+#[test]
+fn rules_hold_in_schedules_that_are_others_each_time() {
+    fresh(|seed, counts| run(seed, REAL, counts));
 }
 
 /// Seeds that failed once: each found a fault.

@@ -52,6 +52,7 @@ pub struct ConsumerBuilder {
     pub(super) follow: bool,
     pub(super) prefetch: u64,
     reset: ResetPolicy,
+    pub(super) zone: Option<String>,
 }
 
 impl ConsumerBuilder {
@@ -64,6 +65,7 @@ impl ConsumerBuilder {
             follow: true,
             prefetch: 16 << 20,
             reset: ResetPolicy::default(),
+            zone: None,
         }
     }
 
@@ -113,6 +115,14 @@ impl ConsumerBuilder {
     /// What to do when the position is not in the log any more. Default: [`ResetPolicy::Fail`].
     pub fn reset(mut self, policy: ResetPolicy) -> Self {
         self.reset = policy;
+        self
+    }
+
+    /// Zone of the process, named as the brokers' nodes name theirs: partitions are read from in-sync replicas there, where there
+    /// are any, and from their leaders otherwise. So most data stays within the zone, and records are seen a moment later than
+    /// at the leader. Default: none, only leaders are read.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 

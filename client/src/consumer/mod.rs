@@ -3,12 +3,13 @@
 //! - [`builder`], [`record`]: what the application sees;
 //! - [`state`]: the partitions, as a state machine;
 //! - [`assign`]: reading for a group, whose partitions come and go;
-//! - [`link`]: one broker's fetch stream;
+//! - [`link`]: one broker's fetch stream; [`near`]: followers that stand in for leaders;
 //! - this file: the shell, which runs in the application's own calls. Only the links have tasks.
 
 mod assign;
 mod builder;
 mod link;
+mod near;
 mod record;
 mod state;
 
@@ -64,6 +65,10 @@ pub struct Consumer {
     topics: Vec<String>,
     follow: bool,
     prefetch: u64,
+    /// Followers there may stand in for leaders.
+    zone: Option<String>,
+    /// When it is to be looked who stands in for whom; as soon as the metadata changes too.
+    near_again: Option<Instant>,
     scratch: Scratch,
     /// What `next` is going through.
     current: Option<(usize, RecordBatch)>,
@@ -72,7 +77,7 @@ pub struct Consumer {
 
 impl Consumer {
     fn start(builder: &ConsumerBuilder, state: State, topics: Vec<String>) -> Self {
-        let reader = Self::with_state(builder.shared.clone(), state, builder.prefetch);
+        let reader = Self::with_state(builder.shared.clone(), state, builder.prefetch).in_zone(builder.zone.clone());
         Self { topics, follow: builder.follow, ..reader }
     }
 
@@ -88,6 +93,8 @@ impl Consumer {
             topics: Vec::new(),
             follow: true,
             prefetch,
+            zone: None,
+            near_again: None,
             scratch: Scratch::new(),
             current: None,
             metrics: ConsumerMetrics::default(),
@@ -225,28 +232,36 @@ impl Consumer {
         }
     }
 
-    /// Puts partitions on their leaders' streams; answers when to try again what cannot be done now.
+    /// Puts partitions on the streams of their leaders, or of who stands in for them; answers when to try again what cannot be
+    /// done now.
     fn subscribe(&mut self, now: Instant) -> Option<Instant> {
+        if self.near_again.is_some_and(|at| at <= now) {
+            self.choose_again(now);
+        }
         let (slots, mut again) = self.state.to_add(now);
         let snapshot = self.shared.metadata.snapshot();
         for slot in slots {
+            if self.subscribe_near(slot, &snapshot, now) {
+                continue;
+            }
             let partition = self.state.partition(slot);
             let retry = if let Some(leader) = snapshot.leader(&partition.topic, partition.partition) {
                 let epoch = snapshot.leader_epoch(&partition.topic, partition.partition);
-                self.subscribe_one(slot, (&leader.into(), epoch), now)
+                self.subscribe_one(slot, (&leader.into(), epoch, false), now)
             } else {
                 self.renew_metadata();
                 Some(now + NO_LEADER)
             };
             again = again.into_iter().chain(retry).min();
         }
-        again
+        self.near_again = self.zone.as_ref().and_then(|_| self.state.near_again(now));
+        again.into_iter().chain(self.near_again).min()
     }
 
     fn subscribe_one(
         &mut self,
         slot: usize,
-        (endpoint, leader_epoch): (&Arc<str>, Option<i32>),
+        (endpoint, leader_epoch, is_near): (&Arc<str>, Option<i32>, bool),
         now: Instant,
     ) -> Option<Instant> {
         let again = self.connect(endpoint, now);
@@ -254,6 +269,10 @@ impl Consumer {
             let mut add = self.state.subscribe(slot, endpoint.clone());
             if let Some(partition) = &mut add.partition {
                 partition.leader_epoch = leader_epoch;
+                partition.from_follower = is_near;
+            }
+            if is_near {
+                self.state.set_near(slot);
             }
             link.frame(Frame::Add(add));
         }
@@ -290,6 +309,7 @@ impl Consumer {
                 link.close(now, rand::random());
                 self.metrics.reconnects += 1;
                 if error.retriable() {
+                    self.state.lost_near(&endpoint, now);
                     self.state.lost(&endpoint);
                     self.renew_metadata();
                 } else {
@@ -306,8 +326,9 @@ impl Consumer {
         }
     }
 
-    /// Topics that are read whole may have grown.
+    /// Topics that are read whole may have grown, and others stand in for leaders.
     fn on_metadata(&mut self) {
+        self.choose_again(Instant::now());
         let snapshot = self.metadata.borrow_and_update().clone();
         for topic in self.topics.iter().filter(|_| self.follow).filter_map(|t| snapshot.topic(t)) {
             for partition in self.state.count(&topic.name)..topic.partitions.len() {

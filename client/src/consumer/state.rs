@@ -93,6 +93,10 @@ pub(super) struct PartitionState {
     paused: bool,
     /// The stream it is on, and under which number.
     on: Option<(Arc<str>, u64)>,
+    /// That stream is a follower's, which stands in for the leader.
+    is_near: bool,
+    /// A follower did not serve it: the leader does, at least until then.
+    from_leader_until: Option<Instant>,
     not_before: Option<Instant>,
     backoff: Backoff,
     /// Rises with each seek and pause: what is buffered of an earlier one is void.
@@ -152,6 +156,8 @@ impl State {
             end,
             paused: false,
             on: None,
+            is_near: false,
+            from_leader_until: None,
             not_before: None,
             backoff: Backoff::default(),
             era: 0,
@@ -213,6 +219,7 @@ impl State {
         self.by_subscription.insert(self.number, slot);
         let partition = &mut self.partitions[slot];
         partition.on = Some((endpoint, self.number));
+        partition.is_near = false;
         let place = partition.fetch;
         let wanted = FetchPartition {
             topic: partition.topic.to_string(),
@@ -274,6 +281,10 @@ impl State {
         let lost_place = matches!(error.reason(), Reason::OffsetOutOfRange | Reason::LogTruncated);
         if lost_place {
             return self.reset(slot, endpoint, error);
+        }
+        if self.partitions[slot].is_near {
+            self.actions.push(Action::RenewMetadata);
+            return self.partitions[slot].ask_leader(now);
         }
         if error.worth_a_retry() {
             self.actions.push(Action::RenewMetadata);
@@ -444,5 +455,6 @@ pub(crate) fn ended(message: &str) -> Error {
 }
 
 mod assign;
+mod near;
 #[cfg(test)]
 mod tests;

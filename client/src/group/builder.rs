@@ -50,6 +50,7 @@ pub struct GroupConsumerBuilder {
     max_processing: Duration,
     settings: Settings,
     prefetch: u64,
+    zone: Option<String>,
     listener: Option<Box<dyn RebalanceListener>>,
 }
 
@@ -73,6 +74,7 @@ impl GroupConsumerBuilder {
                 max_bytes: 1 << 20,
             },
             prefetch: 16 << 20,
+            zone: None,
             listener: None,
         }
     }
@@ -125,7 +127,15 @@ impl GroupConsumerBuilder {
         self
     }
 
-    /// Zone of the process, for descriptions.
+    /// Zone of the process, named as the brokers' nodes name theirs: partitions are read from in-sync replicas there, where there
+    /// are any, and from their leaders otherwise. Descriptions show it, unless they show a [`rack`](Self::rack). Default: none,
+    /// only leaders are read.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Where the process is, for descriptions only.
     pub fn rack(mut self, rack: impl Into<String>) -> Self {
         self.join.rack = rack.into();
         self
@@ -180,11 +190,14 @@ impl GroupConsumerBuilder {
         self.check()?;
         self.join.session_timeout_ms = millis(self.session_timeout);
         self.join.rebalance_timeout_ms = millis(self.rebalance_timeout);
+        if self.join.rack.is_empty() {
+            self.join.rack = self.zone.clone().unwrap_or_default();
+        }
         let group = self.join.group.clone();
         let membership = Membership::new(self.join, self.session_timeout, self.max_processing, Instant::now());
         let session = Session::start(self.shared.clone(), membership);
-        let consumer = Consumer::unassigned(self.shared.clone(), self.prefetch, self.settings.reset);
-        let mut consumer = GroupConsumer::new(self.shared, group, self.settings, session, consumer, self.listener);
+        let reader = Consumer::unassigned(self.shared.clone(), self.prefetch, self.settings.reset).in_zone(self.zone);
+        let mut consumer = GroupConsumer::new(self.shared, group, self.settings, session, reader, self.listener);
         consumer.joined().await?;
         Ok(consumer)
     }

@@ -105,7 +105,7 @@ mod tests {
 
     fn info(partitions: usize) -> TopicInfo {
         let partitions = vec![Leader { broker: 0, epoch: 0 }; partitions];
-        TopicInfo { name: "t".into(), id: "id".into(), partitions, max_message_bytes: 0 }
+        TopicInfo { name: "t".into(), id: "id".into(), partitions, in_sync: vec![], max_message_bytes: 0 }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::topic::{MAX_REPLICATION_FACTOR, TopicConfig};
+use crate::topic::{MAX_REPLICATION_FACTOR, Survives, TopicConfig};
 
 /// What holds for a topic of the cluster that does not say otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -11,7 +11,13 @@ use crate::topic::{MAX_REPLICATION_FACTOR, TopicConfig};
 #[x_kube(
     validation = Rule::new("!has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas <= self.replicationFactor")
         .message("minInSyncReplicas is higher than replicationFactor, so that no acks=all write could ever succeed: lower it")
-        .field_path(".config.minInSyncReplicas")
+        .field_path(".config.minInSyncReplicas"),
+    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || self.replicationFactor > 1")
+        .message("one replica survives no loss: set a replicationFactor of 2 at least, or leave survives out")
+        .field_path(".survives"),
+    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas < self.replicationFactor")
+        .message("with minInSyncReplicas as high as replicationFactor no acks=all write would go on after a loss, which survives asks for: lower it")
+        .field_path(".survives")
 )]
 pub struct TopicDefaults {
     /// Number of replicas of each partition, from 1 to 7, not above the number of brokers. Default: 3, or the number of
@@ -19,6 +25,11 @@ pub struct TopicDefaults {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
     pub replication_factor: Option<i32>,
+
+    /// What topics must survive that do not say so themselves. Default: nothing is declared.
+    // The schema of an optional enum takes its description from the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survives: Option<Survives>,
 
     /// How records are kept and checked: each field is taken by topics that do not set it.
     #[serde(default)]

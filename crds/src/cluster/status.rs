@@ -48,6 +48,15 @@ pub struct ClusterStatus {
     #[schemars(length(max = 2 * MAX_BROKERS))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["broker"]))]
     pub pending_restarts: Vec<PendingRestart>,
+    /// Partitions of which a replica is being moved to another broker. Not set: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = i32::MAX))]
+    pub moving_partitions: Option<i32>,
+    /// Brokers that are about to go, since fewer are asked for, and from which replicas are moving away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2 * MAX_BROKERS), inner(range(min = 0, max = i32::MAX)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub draining_brokers: Vec<i32>,
     /// Facts about the cluster, one of each type. Ready: all brokers serve as the spec says. Reconciling: the operator is
     /// at work. Stalled: it cannot go on by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,18 +13,22 @@ use super::figures::Figures;
 use super::limits;
 use super::load::{Done, ProduceLoad, batch};
 use super::probe::Usage;
-use super::sitting::{MIB, Sitting};
+use super::sitting::{MIB, Sitting, client_bench_at};
+use crate::kubernetes::api_writes::{since, writes};
 use crate::kubernetes::members::Members;
 
-const BROKERS: usize = 3;
+pub(super) const BROKERS: usize = 3;
 /// Topics that are made one after the other, and at once.
 const TOPICS: (usize, usize) = (20, 1_000);
 const PATIENCE: Duration = Duration::from_mins(5);
-const BATCH_BYTES: usize = 64 << 10;
+/// How long nothing is asked for, and how long before that.
+const IDLE: Duration = Duration::from_mins(10);
+const SETTLE: Duration = Duration::from_secs(10);
+pub(super) const BATCH_BYTES: usize = 64 << 10;
 
 /// The rows about clusters.
 pub async fn run(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
-    for _ in 0..sitting.long_rounds() {
+    for round in 0..sitting.long_rounds() {
         let begin = Instant::now();
         let members = block_in_place(|| Members::start(BROKERS))?;
         figures.add("cluster-ready", begin.elapsed().as_secs_f64(), "processes on this machine, no images, no pods");
@@ -32,7 +36,22 @@ pub async fn run(sitting: &Sitting, figures: &mut Figures) -> Result<()> {
         replicated(sitting, &members, figures).await?;
         block_in_place(|| one_by_one(&members, figures))?;
         block_in_place(|| at_once(&members, figures))?;
+        if round == 0 {
+            block_in_place(|| idle(&members, figures))?;
+        }
     }
+    Ok(())
+}
+
+/// What is written while nobody wants anything: the Leases.
+fn idle(members: &Members, figures: &mut Figures) -> Result<()> {
+    // Events about what has just been come late.
+    std::thread::sleep(SETTLE);
+    let before = writes(members.api())?;
+    std::thread::sleep(IDLE);
+    let more = since(&writes(members.api())?, &before);
+    let others: u64 = more.iter().filter(|(what, _)| !what.ends_with(" leases")).map(|(_, count)| count).sum();
+    figures.add("idle-writes", others as f64, &format!("three brokers, 1,022 topics, {IDLE:?}; all writes: {more:?}"));
     Ok(())
 }
 
@@ -52,6 +71,7 @@ fn one_by_one(members: &Members, figures: &mut Figures) -> Result<()> {
 }
 
 fn at_once(members: &Members, figures: &mut Figures) -> Result<()> {
+    let before = writes(members.api())?;
     let mut manifest = String::new();
     for number in 0..TOPICS.1 {
         writeln!(
@@ -76,6 +96,10 @@ fn at_once(members: &Members, figures: &mut Figures) -> Result<()> {
     }
     let note = format!("applied by kubectl in {:.0} s", applied.as_secs_f64());
     figures.add("topics-ready", begin.elapsed().as_secs_f64(), &note);
+    // One of them is kubectl's own; Leases are renewed whether there are topics or not.
+    let more = since(&writes(members.api())?, &before);
+    let count: u64 = more.iter().filter(|(what, _)| !what.ends_with(" leases")).map(|(_, count)| count).sum();
+    figures.add("topic-writes", count as f64 / TOPICS.1 as f64, &format!("{more:?}"));
     if let Some(operator) = members.operator_pid() {
         figures.add("operator-memory", Usage::of(operator)?.resident as f64 / MIB as f64, "one replica");
     }
@@ -83,9 +107,9 @@ fn at_once(members: &Members, figures: &mut Figures) -> Result<()> {
 }
 
 /// What a load did, and the CPU seconds a GiB of all brokers.
-struct Measured {
-    done: Vec<Done>,
-    cpu_per_gib: f64,
+pub(super) struct Measured {
+    pub(super) done: Vec<Done>,
+    pub(super) cpu_per_gib: f64,
 }
 
 impl Measured {
@@ -95,7 +119,7 @@ impl Measured {
     }
 }
 
-async fn measure(members: &Members, loads: &[ProduceLoad]) -> Result<Measured> {
+pub(super) async fn measure(members: &Members, loads: &[ProduceLoad]) -> Result<Measured> {
     let cpu = || -> Result<f64> { members.broker_pids().into_iter().map(|pid| Ok(Usage::of(pid)?.cpu_seconds)).sum() };
     let before = cpu()?;
     let done = futures::future::try_join_all(loads.iter().map(ProduceLoad::run)).await?;
@@ -104,7 +128,7 @@ async fn measure(members: &Members, loads: &[ProduceLoad]) -> Result<Measured> {
 }
 
 /// One load for each broker, with the partitions that it leads; `shift`: sent to the broker so many numbers further.
-fn loads(members: &Members, topic: &str, bytes: u64, shift: usize) -> Result<Vec<ProduceLoad>> {
+pub(super) fn loads(members: &Members, topic: &str, bytes: u64, shift: usize) -> Result<Vec<ProduceLoad>> {
     let leaders = members.leaders(&members.topic_id(topic)?)?;
     let (endpoints, batch) = (members.endpoints(), batch(BATCH_BYTES, 1 << 10, Compression::None)?);
     let load = |broker: usize| ProduceLoad {
@@ -167,10 +191,14 @@ async fn replicated(sitting: &Sitting, members: &Members, figures: &mut Figures)
     let worst = paced.done.iter().map(|done| done.latency_ms(99.0)).fold(0.0, f64::max);
     figures.add("replicated-p50", paced.p50(), "64 KiB batches, acks=all, min ISR 2, 15 s");
     figures.add("replicated-p99", worst, "of the worst of three connections");
+    let client = block_in_place(|| {
+        client_bench_at(&members.bootstrap(), &["produce", "three", "-n", "1000000", "--size", "1024"])
+    })?;
+    figures.add("replicated-client", client.records_per_second * 1_024.0 / 1e6, "1,000,000 records, client's defaults");
     Ok(())
 }
 
-fn topic(members: &Members, name: &str, replication_factor: i32) -> Result<()> {
+pub(super) fn topic(members: &Members, name: &str, replication_factor: i32) -> Result<()> {
     members.apply_topic(name, 6, &format!(", replicationFactor: {replication_factor}"))?;
     members.wait_condition(&format!("topic/{name}"), "Ready")
 }

@@ -70,6 +70,8 @@ const FIGURES: &[Definition] = &[
     ("topic-ready-p50", "Topic applied until Ready, p50", "s", "-", L, 1.0, 0.5),
     ("topic-ready-p99", "Topic applied until Ready, p99", "s", "-", L, 3.0, 1.0),
     ("topics-ready", "1,000 Topics applied at once: from the last until all are Ready", "s", "-", L, 60.0, 10.0),
+    ("topic-writes", "writes to the API for each of them", "", "-", L, 8.0, 4.0),
+    ("idle-writes", "writes to the API in ten idle minutes, other than to Leases", "", "-", L, 0.0, 0.0),
     ("operator-memory", "resident memory of the operator after that", "MiB", "-", L, 128.0, 64.0),
     ("forward-cpu", "produce that is passed on / direct: CPU of all brokers", "", "os", L, 2.0, 1.5),
     ("forward-p50", "produce that is passed on / direct: p50", "", "os", L, 2.0, 1.5),
@@ -77,6 +79,18 @@ const FIGURES: &[Definition] = &[
     ("replicated-cpu", "CPU of replication, for each follower", "s/GiB", "os", L, 1.5, 1.0),
     ("replicated-p50", "produce at 100 MB/s, three replicas, p50", "ms", "os", L, 3.0, 1.0),
     ("replicated-p99", "produce at 100 MB/s, three replicas, p99", "ms", "os", L, 10.0, 5.0),
+    ("replicated-client", "1 KiB records through the client, three replicas, acks all", "MB/s", "os", H, 248.0, 372.0),
+    ("gap-leader", "a leader is killed: longest time without an ack of a partition", "s", "os", L, 8.0, 7.0),
+    ("gap-controller", "a leader that is controller too is killed: the same", "s", "os", L, 12.0, 10.0),
+    ("gap-tuned", "the same with a session of 1.5 s and a Lease of 2 s", "s", "os", L, 3.0, 2.5),
+    ("gap-handover", "a leader stops in good order: the same", "ms", "os", L, 300.0, 100.0),
+    ("roll-failed", "rolling restart of three brokers: acks that failed", "", "os", L, 0.0, 0.0),
+    ("roll-p99", "rolling restart of three brokers: p99 of acks", "ms", "os", L, 1_000.0, 100.0),
+    ("led-anew-large", "10,000 partitions of one topic: all led after a broker was killed", "s", "os", L, 10.0, 8.0),
+    ("led-anew-small", "1,000 topics of 10 partitions: the same", "s", "os", L, 10.0, 8.0),
+    ("catch-up", "an empty replica catches up, nothing else runs / L_disk", "", "os", H, 0.2, 0.4),
+    ("catch-up-beside", "an empty replica catches up beside producers", "MB/s", "os", H, 50.0, 100.0),
+    ("catch-up-producers", "what the producers keep of half their maximum meanwhile", "", "os", H, 0.9, 1.0),
 ];
 
 /// All figures in the order of the report.

@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::figures::Figures;
 use super::profile::{Profile, Profiler};
 use super::sitting::Sitting;
-use super::{client, cluster, cold, coordinator, engine, group, hostile, mixed, produce, scale, stream};
+use super::{client, cluster, cold, coordinator, engine, failover, group, hostile, mixed, produce, scale, stream};
 
 /// What can be measured by itself. Minutes are those of two cores and a disk of 1.3 GB/s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,8 +37,11 @@ pub enum Part {
     Coordinator,
     /// 10,000 idle and 200 hostile clients; three rounds; needs root [3 min].
     Hostile,
-    /// Three brokers, an operator and an API server: times of objects, calls that are passed on, replicas; three rounds [8 min].
+    /// Three brokers, an operator and an API server: times of objects, calls that are passed on, replicas; three rounds, and ten minutes
+    /// in which nothing is asked for [20 min].
     Cluster,
+    /// Brokers that die, stop, and come back empty under load; three rounds [12 min].
+    Failover,
 }
 
 impl Part {
@@ -64,13 +67,14 @@ impl Part {
             Self::Coordinator => coordinator::run(sitting, figures).await,
             Self::Hostile => hostile::run(sitting, figures).await,
             Self::Cluster => cluster::run(sitting, figures).await,
+            Self::Failover => failover::run(sitting, figures).await,
         }
         .with_context(|| format!("part {}", self.name()))
     }
 
     /// Whether CPU time says anything about its figures.
     fn has_profiles(self) -> bool {
-        !matches!(self, Self::Rest | Self::Hostile | Self::Cluster)
+        !matches!(self, Self::Rest | Self::Hostile | Self::Cluster | Self::Failover)
     }
 }
 

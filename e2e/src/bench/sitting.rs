@@ -117,3 +117,10 @@ pub fn client_bench(sitting: &Sitting, figures: &[&str], broker: &Broker, args: 
     ensure!(out.status.success(), "taffrail bench {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).context("output of taffrail bench")
 }
+
+/// The same at these addresses, without a profile.
+pub fn client_bench_at(bootstrap: &str, args: &[&str]) -> Result<ClientReport> {
+    let out = taffrail(bootstrap)?.arg("bench").args(args).args(["-o", "json"]).output()?;
+    ensure!(out.status.success(), "taffrail bench {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).context("output of taffrail bench")
+}

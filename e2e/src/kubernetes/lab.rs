@@ -21,6 +21,8 @@
 //!
 //! Against a cluster that is there already (`TAFFRAIL_E2E_KUBECONFIG`), bodies run outside of it, and without faults.
 
+mod disk;
+mod etcd;
 mod fault;
 mod namespace;
 mod node;
@@ -44,11 +46,13 @@ use super::programs;
 use crate::cli::{self, Ended, project};
 use crate::loop_volume::root;
 
+pub use disk::{Disk, add_disks};
+pub use etcd::Backup;
 pub use fault::Fault;
 pub use namespace::Namespace;
 pub use node::Node;
 pub use part::Part;
-pub use pod::Pod;
+pub use pod::{Pod, kill};
 pub use sandbox::Sandbox;
 
 /// How long most things in a cluster may take on a busy machine.
@@ -79,6 +83,12 @@ pub fn test<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) -> Res
 pub fn test_alone<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) -> Result<()> {
     let _user = USERS.write().unwrap_or_else(PoisonError::into_inner);
     run(images, body)
+}
+
+/// Does something outside of the cluster while no test of this process uses that.
+pub fn alone<T>(body: impl FnOnce() -> T) -> T {
+    let _user = USERS.write().unwrap_or_else(PoisonError::into_inner);
+    body()
 }
 
 fn run<F: AsyncFnOnce(&Lab) -> Result<()>>(images: &[&str], body: F) -> Result<()> {

@@ -20,10 +20,29 @@ use crate::process::{Broker, BrokerOptions, Process, free_address, program};
 /// How long the cluster may take for a step.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How soon the brokers of a cluster notice that one is dead, and that the controller is.
+#[derive(Clone, Copy, Debug)]
+pub struct Failover {
+    /// Broker session.
+    pub session: &'static str,
+    /// Lease, renew deadline and retry period of the controller's election.
+    pub lease: [&'static str; 3],
+}
+
+impl Failover {
+    /// As short as the tests' patience.
+    pub const QUICK: Self = Self { session: "3s", lease: ["3s", "2s", "500ms"] };
+    /// The broker's own defaults.
+    pub const DEFAULT: Self = Self { session: "6s", lease: ["6s", "4s", "1s"] };
+    /// The shortest that the guide advises.
+    pub const TUNED: Self = Self { session: "1500ms", lease: ["2s", "1500ms", "500ms"] };
+}
+
 /// A Cluster, the operator, and brokers that say they are its pods.
 #[derive(Debug)]
 pub struct Members {
     api: Arc<ApiServer>,
+    failover: Failover,
     namespace: String,
     dir: TempDir,
     /// Each broker has a loopback address of its own, since all listen on one port, as pods do.
@@ -40,12 +59,22 @@ impl Members {
         Self::start_at(ApiServer::shared()?, brokers)
     }
 
+    /// The same with these times.
+    pub fn start_with(brokers: usize, failover: Failover) -> Result<Self> {
+        Self::begin(ApiServer::shared()?, brokers, failover)
+    }
+
     /// The same beside this API server.
     pub fn start_at(api: Arc<ApiServer>, brokers: usize) -> Result<Self> {
+        Self::begin(api, brokers, Failover::QUICK)
+    }
+
+    fn begin(api: Arc<ApiServer>, brokers: usize, failover: Failover) -> Result<Self> {
         let namespace = format!("members-{}", uuid::Uuid::new_v4().simple());
         let dir = tempfile::Builder::new().prefix("taffrail-members-").tempdir()?;
         let port = free_address()?.port();
-        let mut members = Self { api, namespace, dir, port, subnet: subnet(), operator: None, brokers: Vec::new() };
+        let (subnet, processes) = (subnet(), Vec::new());
+        let mut members = Self { api, failover, namespace, dir, port, subnet, operator: None, brokers: processes };
         members.apply_definitions()?;
         members.kubectl(&["create", "namespace", &members.namespace])?.ok()?;
         let cluster = format!(
@@ -114,13 +143,13 @@ impl Members {
             "--kubeconfig",
             &kubeconfig,
             "--session-timeout",
-            "3s",
+            self.failover.session,
             "--lease-duration",
-            "3s",
+            self.failover.lease[0],
             "--renew-deadline",
-            "2s",
+            self.failover.lease[1],
             "--retry-period",
-            "500ms",
+            self.failover.lease[2],
         ]))
     }
 

@@ -1,6 +1,5 @@
 //! What a cluster writes to the API while records flow: its Leases (M12).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,29 +7,12 @@ use anyhow::{Context, Result, ensure};
 use taffrail_client::Client;
 use taffrail_e2e::group::MemberOptions;
 use taffrail_e2e::kubernetes::ApiServer;
+use taffrail_e2e::kubernetes::api_writes::{since, writes};
 use taffrail_e2e::kubernetes::members::Members;
 use taffrail_e2e::writers::{Load, Writers};
 
 /// How long the API is watched.
 const WATCHED: Duration = Duration::from_secs(20);
-
-/// Writes that the API server has answered, by verb and resource.
-fn writes(api: &ApiServer) -> Result<BTreeMap<String, u64>> {
-    let metrics = api.kubectl(&["get", "--raw", "/metrics"])?.ok()?;
-    let mut writes = BTreeMap::new();
-    for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
-        let label = |name: &str| {
-            let (_, rest) = line.split_once(&format!("{name}=\""))?;
-            rest.split('"').next()
-        };
-        let (verb, resource) = (label("verb").context("verb")?, label("resource").context("resource")?);
-        if matches!(verb, "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE" | "DELETECOLLECTION") {
-            let count: f64 = line.rsplit(' ').next().context("value")?.parse()?;
-            *writes.entry(format!("{verb} {resource}")).or_default() += count as u64;
-        }
-    }
-    Ok(writes)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m12_records_and_commits_write_nothing_but_leases_to_the_api() -> Result<()> {
@@ -57,11 +39,7 @@ async fn m12_records_and_commits_write_nothing_but_leases_to_the_api() -> Result
     let (acked, read) = (writers.acked() - acked, member.diary()?.records().count() - read);
     writers.stop().await?;
     ensure!(acked > 1_000 && read > 1_000, "{acked} written, {read} read: too few to mean anything");
-    let more = |(what, count): (&String, &u64)| {
-        let more = count - before.get(what).copied().unwrap_or_default();
-        (more > 0).then(|| (what.clone(), more))
-    };
-    let more: BTreeMap<String, u64> = after.iter().filter_map(more).collect();
+    let more = since(&after, &before);
     eprintln!("{acked} written and {read} read; writes to the API: {more:?}");
     let (leases, others): (Vec<_>, Vec<_>) = more.iter().partition(|(what, _)| what.ends_with(" leases"));
     ensure!(!leases.is_empty(), "the Leases are renewed, so that what is counted is real: {more:?}");

@@ -42,10 +42,33 @@ impl Validate {
     }
 }
 
-fn read(file: &str) -> std::io::Result<String> {
-    let mut text = String::new();
+pub(super) fn read(file: &str) -> std::io::Result<String> {
     let input: Box<dyn std::io::Read> =
         if file == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file)?) };
-    input.take(MAX_BYTES).read_to_string(&mut text)?;
+    read_whole(input)
+}
+
+/// A manifest that is longer is refused: the objects behind the cut would pass unseen.
+fn read_whole(input: impl std::io::Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = input.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_BYTES {
+        let message = format!("it is larger than {} MiB: give it in several files", MAX_BYTES >> 20);
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_whole_or_not_at_all() {
+        let spaces = || std::io::repeat(b' ');
+        let text = read_whole(spaces().take(MAX_BYTES)).expect("as large as may be");
+        assert_eq!(text.len() as u64, MAX_BYTES);
+        let refused = read_whole(spaces().take(MAX_BYTES + 1)).expect_err("one byte more");
+        assert_eq!(refused.to_string(), "it is larger than 16 MiB: give it in several files");
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::fetch::Fetched;
 use super::labels;
-use super::rollout::{BrokerPod, Pending, Started, Template, newest_revision, next_step};
+use super::rollout::{BrokerPod, Count, Pending, Started, Template, newest_revision, next_step};
 use super::validate::Validated;
 use crate::apply::FIELD_MANAGER;
 use crate::context::Context;
@@ -46,7 +46,8 @@ pub async fn restart(cluster: &Validated, fetched: &Fetched, context: &Context) 
     };
     let pods: Vec<_> = fetched.pods.iter().filter_map(|pod| BrokerPod::of(pod)).collect();
     let new = Template { revision, started: &Started::by(set) };
-    let plan = next_step(&pods, cluster.replicas, new, &fetched.slices);
+    let count = Count { now: cluster.replicas, stay: cluster.spec.replicas };
+    let plan = next_step(&pods, count, new, &fetched.slices);
     let Some(broker) = plan.restart else { return Ok((plan.pending, false)) };
     let name = format!("{}-{broker}", cluster.key.name);
     let uid = fetched.pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());

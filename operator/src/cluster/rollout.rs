@@ -130,22 +130,35 @@ pub struct Template<'a> {
     pub started: &'a Started,
 }
 
+/// How many brokers there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Now.
+    pub now: i32,
+    /// Once those are gone that are to go.
+    pub stay: i32,
+}
+
 /// One broker at a time, one that does not serve anyway first, and a serving one only while all others serve and its
 /// partitions, of which the slices tell, can do without it.
 ///
-/// `wanted` brokers shall be there; pods of a higher number are about to go.
-pub fn next_step(pods: &[BrokerPod], wanted: i32, new: Template<'_>, slices: &[PartitionSlice]) -> Plan {
-    let mut staying: Vec<_> = pods.iter().filter(|pod| pod.broker < wanted).collect();
-    staying.sort_by_key(|pod| pod.broker);
-    let outdated = || staying.iter().copied().filter(|pod| pod.revision != new.revision && !pod.leaving);
+/// So many brokers there shall be for now, and so many stay. What those are good for that are to go, the slices tell: nobody waits
+/// for them to serve. Pods of a higher number are about to go without more ado.
+pub fn next_step(pods: &[BrokerPod], count: Count, new: Template<'_>, slices: &[PartitionSlice]) -> Plan {
+    let mut present: Vec<_> = pods.iter().filter(|pod| pod.broker < count.now).collect();
+    present.sort_by_key(|pod| pod.broker);
+    let staying: Vec<_> = present.iter().copied().filter(|pod| pod.broker < count.stay).collect();
+    let outdated = || present.iter().copied().filter(|pod| pod.revision != new.revision && !pod.leaving);
     let is_free = |pod: &&BrokerPod| held_by(pod.broker, slices).is_none();
     let pending = outdated().map(|pod| pod.pending(new.started, slices)).collect();
-    let complete = i32::try_from(staying.len()).is_ok_and(|count| count >= wanted);
-    let calm = complete && staying.iter().all(|pod| !pod.leaving);
+    let complete = i32::try_from(staying.len()).is_ok_and(|there| there >= count.stay);
+    let calm = present.iter().all(|pod| !pod.leaving);
     let restart = match outdated().find(|pod| !pod.ready) {
         // It serves nobody: whatever made it so, the new template may heal it.
-        Some(pod) if staying.iter().all(|pod| !pod.leaving) => Some(pod.broker),
-        None if calm && staying.iter().all(|pod| pod.ready) => outdated().find(is_free).map(|pod| pod.broker),
+        Some(pod) if calm => Some(pod.broker),
+        None if calm && complete && staying.iter().all(|pod| pod.ready) => {
+            outdated().find(is_free).map(|pod| pod.broker)
+        }
         _ => None,
     };
     Plan { pending, restart }
@@ -170,7 +183,25 @@ mod tests {
     }
 
     fn step(pods: &[BrokerPod], revision: &str, slices: &[PartitionSlice]) -> Plan {
-        next_step(pods, 3, Template { revision, started: &Started::default() }, slices)
+        let count = Count { now: 3, stay: 3 };
+        next_step(pods, count, Template { revision, started: &Started::default() }, slices)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_broker_that_is_to_go() {
+        let template = Template { revision: "new", started: &Started::default() };
+        for (text, slices, expected) in [
+            ("0ro 1ro 2un", vec![], Some(0)),
+            ("0ro 1ro", vec![], Some(0)),
+            ("0rn 1rn 2uo", vec![], Some(2)),
+            ("0rn 1rn 2ro", vec![], Some(2)),
+            // But for what a partition has on it.
+            ("0ro 1ro 2un", vec![slice(&[0, 1])], None),
+            ("0ro 1ro 2rnx", vec![], None),
+        ] {
+            let plan = next_step(&pods(text), Count { now: 3, stay: 2 }, template, &slices);
+            assert_eq!(plan.restart, expected, "{text}");
+        }
     }
 
     /// A partition on brokers 0, 1 and 2, of which some are in sync.

@@ -6,14 +6,16 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use taffrail_crds::cluster::{BootstrapAddress, PendingRestart};
 use taffrail_crds::condition::{Condition, ConditionStatus, READY, RECONCILING, STALLED, set_condition};
-use taffrail_crds::{Cluster, ClusterStatus};
+use taffrail_crds::{Cluster, ClusterSpec, ClusterStatus};
 
+use super::drain::{DRAINING, Drain};
 use super::fetch::Fetched;
 use super::rollout::BrokerPod;
 use super::validate::{Problem, Validated};
 use super::{Outcome, labels};
 use crate::error::Error;
-use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED, is_moving};
+use crate::survives::{Brokers, SURVIVES, Survival};
 use crate::topic::status::News;
 
 /// Type of the condition that says whether all objects of the Cluster are as they are wanted.
@@ -38,8 +40,10 @@ pub struct Observed<'a> {
 /// Conditions as they are told: type, whether it holds, reason, message.
 type Told = (&'static str, bool, String, String);
 
-fn begin(cluster: &Cluster, told: Vec<Told>, now: SystemTime) -> ClusterStatus {
+/// Of those `forgotten` it is not known any more since when they were so.
+fn begin(cluster: &Cluster, told: Vec<Told>, forgotten: &[&str], now: SystemTime) -> ClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
+    status.conditions.retain(|known| !forgotten.contains(&known.type_.as_str()));
     status.observed_generation = cluster.metadata.generation;
     for (type_, holds, reason, message) in told {
         let holds = if holds { ConditionStatus::True } else { ConditionStatus::False };
@@ -57,7 +61,8 @@ fn told(type_: &'static str, holds: bool, reason: &str, message: &str) -> Told {
 /// Of a Cluster that is to be left alone: what is known of it stays.
 pub fn paused(cluster: &Cluster, now: SystemTime) -> ClusterStatus {
     let message = format!("the annotation {} is \"true\": take it away to go on", super::PAUSED);
-    begin(cluster, vec![told(RECONCILING, false, "Paused", &message), told(STALLED, true, "Paused", &message)], now)
+    let conditions = vec![told(RECONCILING, false, "Paused", &message), told(STALLED, true, "Paused", &message)];
+    begin(cluster, conditions, &[], now)
 }
 
 /// Of a Cluster that cannot be built.
@@ -68,7 +73,7 @@ pub fn invalid(cluster: &Cluster, problem: &Problem, now: SystemTime) -> Cluster
         told(RECONCILING, false, reason, ""),
         told(STALLED, true, reason, message),
     ];
-    begin(cluster, conditions, now)
+    begin(cluster, conditions, &[], now)
 }
 
 /// Of a Cluster that was acted on.
@@ -76,9 +81,21 @@ pub fn status_of(cluster: &Cluster, observed: &Observed<'_>, now: SystemTime) ->
     let Observed { fetched, validated, outcome, failures } = *observed;
     let health = Health::of_cluster(&fetched.slices);
     let known = cluster.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let replicas = [(UNDER_REPLICATED, health.told()), (POSSIBLE_LOSS, health.possible_loss(known))];
+    let survival = survival(&validated.spec, fetched);
+    let survival_is_told = survival.is_some();
+    let replicas = [
+        Some((UNDER_REPLICATED, health.told())),
+        Some((POSSIBLE_LOSS, health.possible_loss(known))),
+        Some((DRAINING, validated.drain.told())),
+        survival.map(|told| (SURVIVES, told)),
+    ];
+    let replicas = replicas.into_iter().flatten();
     let replicas = replicas.map(|(type_, (holds, reason, message))| told(type_, holds, reason, &message));
-    let mut status = begin(cluster, conditions(observed).into_iter().chain(replicas).collect(), now);
+    let forgotten = [(!survival_is_told).then_some(SURVIVES), begins(cluster, &validated.drain).then_some(DRAINING)];
+    let forgotten: Vec<_> = forgotten.into_iter().flatten().collect();
+    let mut status = begin(cluster, conditions(observed).into_iter().chain(replicas).collect(), &forgotten, now);
+    status.moving_partitions = Some(moving(fetched));
+    status.draining_brokers = validated.drain.leaving.iter().map(|leaving| leaving.broker).collect();
     let set = fetched.set.as_ref().and_then(|set| set.status.as_ref());
     status.replicas = Some(set.map_or(0, |set| set.replicas));
     status.ready_replicas = Some(set.and_then(|set| set.ready_replicas).unwrap_or(0));
@@ -99,6 +116,32 @@ pub fn status_of(cluster: &Cluster, observed: &Observed<'_>, now: SystemTime) ->
     status
 }
 
+/// Whether another drain begins than the one that is on record: the lowest broker that is to go was not told yet.
+fn begins(cluster: &Cluster, drain: &Drain) -> bool {
+    let known = cluster.status.as_ref().map(|status| status.draining_brokers.as_slice()).unwrap_or_default();
+    drain.leaving.first().is_some_and(|first| !known.contains(&first.broker))
+}
+
+/// Partitions of which a replica is on its way, deleted topics' among them.
+fn moving(fetched: &Fetched) -> i32 {
+    let partitions = fetched.slices.iter().flat_map(|slice| &slice.spec.partitions);
+    i32::try_from(partitions.filter(|partition| is_moving(partition)).count()).unwrap_or(i32::MAX)
+}
+
+/// Whether the Cluster's topics survive what they, or the Cluster for them, declare; internal ones as the Cluster says.
+pub fn survival(spec: &ClusterSpec, fetched: &Fetched) -> Option<(bool, &'static str, String)> {
+    let brokers = Brokers::of(&fetched.brokers, spec.zone_label(), fetched.budget.as_ref());
+    let mut survival = Survival::new(&brokers);
+    for slice in fetched.slices.iter().filter(|slice| slice.spec.tombstone.is_none()) {
+        let own = fetched.topics.get(&slice.spec.topic_id.to_string()).and_then(|topic| topic.survives);
+        let Some(declared) = own.or(spec.topic_defaults.survives) else { continue };
+        for partition in &slice.spec.partitions {
+            survival.add(declared, partition, || format!("{}/{}", slice.spec.topic_name, partition.index));
+        }
+    }
+    survival.told()
+}
+
 /// The oldest version that a broker runs.
 fn version(fetched: &Fetched, validated: &Validated) -> String {
     let number =
@@ -110,7 +153,8 @@ fn version(fetched: &Fetched, validated: &Validated) -> String {
 fn conditions(observed: &Observed<'_>) -> Vec<Told> {
     let Observed { fetched, validated, outcome, failures } = *observed;
     let problems: Vec<Problem> = validated
-        .held
+        .drain
+        .problem
         .iter()
         .chain(&outcome.volumes)
         .cloned()
@@ -139,28 +183,36 @@ fn conditions(observed: &Observed<'_>) -> Vec<Told> {
         (Some((reason, message)), _, true) => told(RECONCILING, true, reason, &message),
         (_, false, _) => told(RECONCILING, true, "StepFailed", &failed.join("; ")),
         (_, true, false) => told(RECONCILING, false, "Stalled", ""),
-        (None, true, true) => told(RECONCILING, false, "Settled", ""),
+        // The brokers serve meanwhile, with the room that they have.
+        (None, true, true) => match super::volumes::waiting(fetched) {
+            Some(message) => told(RECONCILING, true, "VolumesGrow", &message),
+            None => told(RECONCILING, false, "Settled", ""),
+        },
     };
     vec![ready, reconciling, stalled, applied]
 }
 
 fn all_serve(validated: &Validated) -> String {
-    format!("{} of {} brokers serve", validated.replicas, validated.replicas)
+    let wanted = validated.spec.replicas;
+    format!("{wanted} of {wanted} brokers serve")
 }
 
 /// What is not as it is wanted yet, in one word and a sentence.
 fn progress(observed: &Observed<'_>) -> Option<(&'static str, String)> {
     let Observed { fetched, validated, outcome, .. } = *observed;
     let pods: Vec<_> = fetched.pods.iter().filter_map(|pod| BrokerPod::of(pod)).collect();
-    let serving = pods.iter().filter(|pod| pod.ready && !pod.leaving && pod.broker < validated.replicas).count();
+    let wanted = validated.spec.replicas;
+    let serving = pods.iter().filter(|pod| pod.ready && !pod.leaving && pod.broker < wanted).count();
     let serving = i32::try_from(serving).unwrap_or(i32::MAX);
-    let wanted = validated.replicas;
     if outcome.restarting || !outcome.pending.is_empty() {
         let count = outcome.pending.len();
         return Some(("Restarting", format!("{count} of {wanted} brokers wait for their restart; {serving} serve")));
     }
     if serving < wanted {
         return Some(("Starting", format!("{serving} of {wanted} brokers serve")));
+    }
+    if !validated.drain.leaving.is_empty() {
+        return Some((DRAINING, validated.drain.progress()));
     }
     let leaving = pods.iter().filter(|pod| pod.broker >= wanted).count();
     if leaving > 0 {
@@ -244,8 +296,8 @@ fn outside_host(service: &Service) -> Option<String> {
     ingress.hostname.clone().or_else(|| ingress.ip.clone())
 }
 
-/// What is new: that it serves, or does not any more, or stalls.
-pub fn events(old: &ClusterStatus, new: &ClusterStatus) -> Vec<News> {
+/// What is new: that it serves, or does not any more, or stalls; that brokers are to go, and went. So many brokers are `wanted`.
+pub fn events(old: &ClusterStatus, new: &ClusterStatus, wanted: i32) -> Vec<News> {
     let find = |status: &ClusterStatus, type_: &str| status.conditions.iter().find(|c| c.type_ == type_).cloned();
     let changed = |type_: &str| {
         let (before, now) = (find(old, type_), find(new, type_)?);
@@ -267,6 +319,11 @@ pub fn events(old: &ClusterStatus, new: &ClusterStatus) -> Vec<News> {
             news.push(News { warning: true, reason: told.reason, note: told.message });
         }
     }
+    if let Some(told) = changed(SURVIVES) {
+        let warning = told.status == ConditionStatus::False;
+        news.push(News { warning, reason: told.reason, note: told.message });
+    }
+    news.extend(drained(old, new, wanted));
     let waiting = |status: &ClusterStatus| status.pending_restarts.len();
     if waiting(old) == 0 && waiting(new) > 0 {
         let why = new.pending_restarts.first().map(|pending| pending.reason.clone()).unwrap_or_default();
@@ -274,6 +331,27 @@ pub fn events(old: &ClusterStatus, new: &ClusterStatus) -> Vec<News> {
         news.push(News { warning: false, reason: "Restarting".to_owned(), note });
     }
     news
+}
+
+/// Brokers that begin to go, that are drained, or that stay after all.
+fn drained(old: &ClusterStatus, new: &ClusterStatus, wanted: i32) -> impl Iterator<Item = News> {
+    let only = |one: &ClusterStatus, other: &ClusterStatus| -> Vec<i32> {
+        one.draining_brokers.iter().copied().filter(|broker| !other.draining_brokers.contains(broker)).collect()
+    };
+    let (begin, end) = (only(new, old), only(old, new));
+    let (gone, stay): (Vec<_>, Vec<_>) = end.into_iter().partition(|broker| *broker >= wanted);
+    let told = new.conditions.iter().find(|condition| condition.type_ == DRAINING).map(|told| told.message.clone());
+    let of = |brokers: &[i32]| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let news = |brokers: &[i32], reason: &str, note: String| {
+        (!brokers.is_empty()).then(|| News { warning: false, reason: reason.to_owned(), note })
+    };
+    [
+        news(&begin, DRAINING, format!("brokers are to go: {}", told.unwrap_or_default())),
+        news(&gone, "Drained", format!("nothing is left on brokers {}: they stop", of(&gone))),
+        news(&stay, "DrainCancelled", format!("brokers {} stay, with what is left on them", of(&stay))),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -2,17 +2,15 @@
 
 use kube::ResourceExt;
 use taffrail_crds::size::Size;
-use taffrail_crds::{Cluster, ClusterSpec, PartitionSlice};
+use taffrail_crds::{Cluster, ClusterSpec};
 
+use super::drain::{Drain, drain};
 use super::fetch::Fetched;
 use super::resources::config_map::broker_yaml;
 use super::{key_of, labels};
 use crate::apply::hash;
 use crate::context::Settings;
 use crate::topic::ClusterKey;
-
-/// Most topics that a message names.
-const MAX_NAMED: usize = 5;
 
 /// What keeps a Cluster from being as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +34,10 @@ pub struct Validated {
     pub version: String,
     /// The brokers' image.
     pub image: String,
-    /// Brokers that there shall be now: what is wanted, or more while they hold what cannot move.
+    /// Brokers that there shall be now: what is wanted, or more while they hold replicas.
     pub replicas: i32,
-    /// Why there are more than wanted.
-    pub held: Option<Problem>,
+    /// How far those are that are to go.
+    pub drain: Drain,
     /// Size that new volumes get.
     pub claim_size: Size,
     /// The brokers' configuration file.
@@ -54,7 +52,7 @@ pub fn validate(cluster: &Cluster, fetched: &Fetched, settings: &Settings) -> Re
     let key = key_of(cluster);
     let version = version(cluster, fetched);
     let image = cluster.spec.image.clone().unwrap_or_else(|| format!("{}:{version}", settings.broker_image));
-    let (replicas, held) = replicas(cluster, fetched);
+    let drain = drain(cluster, fetched);
     let config = broker_yaml(&key, &cluster.spec);
     Ok(Validated {
         uid: cluster.uid().unwrap_or_default(),
@@ -64,8 +62,8 @@ pub fn validate(cluster: &Cluster, fetched: &Fetched, settings: &Settings) -> Re
         key,
         version,
         image,
-        replicas,
-        held,
+        replicas: drain.size,
+        drain,
         config,
     })
 }
@@ -91,32 +89,6 @@ fn version(cluster: &Cluster, fetched: &Fetched) -> String {
     let built = fetched.set.as_ref().and_then(|set| set.annotations().get(labels::VERSION).cloned());
     let told = cluster.status.as_ref().and_then(|status| status.version.clone());
     cluster.spec.version.clone().or(built).or(told).unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned())
-}
-
-/// A broker that holds partitions cannot go, since nothing can move them away yet.
-fn replicas(cluster: &Cluster, fetched: &Fetched) -> (i32, Option<Problem>) {
-    let wanted = cluster.spec.replicas;
-    let present = fetched.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
-    let needed = highest_broker(&fetched.slices).map_or(0, |broker| broker + 1).min(present);
-    if needed <= wanted {
-        return (wanted, None);
-    }
-    let holds = |slice: &&PartitionSlice| highest_broker(std::slice::from_ref(*slice)).is_some_and(|b| b >= wanted);
-    let mut names: Vec<_> = fetched.slices.iter().filter(holds).map(|slice| slice.spec.topic_name.clone()).collect();
-    names.sort();
-    names.dedup();
-    let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
-    names.truncate(MAX_NAMED);
-    let message = format!(
-        "brokers from number {wanted} on hold partitions of {}{more}, which cannot be moved: set spec.replicas to {needed}, or \
-         delete these topics",
-        names.join(", ")
-    );
-    (needed, Some(Problem { reason: "HoldsPartitions", message }))
-}
-
-fn highest_broker(slices: &[PartitionSlice]) -> Option<i32> {
-    slices.iter().flat_map(|slice| &slice.spec.partitions).flat_map(|partition| &partition.replicas).copied().max()
 }
 
 /// The template of claims cannot change; it grows (with a new StatefulSet) only where volumes can.

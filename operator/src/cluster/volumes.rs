@@ -52,6 +52,22 @@ fn can_grow(fetched: &Fetched) -> bool {
     fetched.class.as_ref().is_some_and(|class| class.allow_volume_expansion == Some(true))
 }
 
+/// Claims that ask for more than they have, in a sentence: the storage, or the kubelet, has not grown them yet.
+pub fn waiting(fetched: &Fetched) -> Option<String> {
+    let waits = |claim: &&PersistentVolumeClaim| asked(claim) > given(claim) && given(claim).is_some();
+    let small: Vec<_> = fetched.claims.iter().filter(waits).collect();
+    let first = small.first()?;
+    let (asked, given) = (asked(first)?, given(first)?);
+    let (count, name) = (small.len(), first.name_any());
+    Some(format!(
+        "{count} volumes have not grown yet, such as {name}, which asks for {asked} and has {given}: kubectl describe pvc {name}"
+    ))
+}
+
+fn given(claim: &PersistentVolumeClaim) -> Option<Size> {
+    claim.status.as_ref()?.capacity.as_ref()?.get("storage")?.0.parse().ok()
+}
+
 fn asked(claim: &PersistentVolumeClaim) -> Option<Size> {
     claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?.0.parse().ok()
 }

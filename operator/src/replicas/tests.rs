@@ -1,19 +1,24 @@
 use super::*;
 use serde_json::{Value, json};
 
-/// `012/01/2?`: replicas, those in sync, those eligible, and with `?` no leader; min ISR is 2, or as many as there are
-/// replicas.
+/// `012/01/2?`: replicas, those in sync, those eligible, and with `?` no leader; `+3` behind it is being added, `-0` goes. Min ISR
+/// is 2, or as many as there are replicas without those that are being added.
 fn partition((index, text): (usize, &str)) -> Value {
+    let moving =
+        |sign: char| -> Vec<i32> { text.split(sign).skip(1).filter_map(|rest| rest[..1].parse().ok()).collect() };
+    let (adding, removing) = (moving('+'), moving('-'));
+    let text = text.split(['+', '-']).next().unwrap();
     let parts: Vec<&str> = text.trim_end_matches('?').split('/').collect();
     let brokers = |part: usize| -> Vec<i32> {
         let digits = parts.get(part).map(|digits| digits.chars().filter_map(|digit| digit.to_digit(10)));
         digits.into_iter().flatten().map(|digit| i32::try_from(digit).unwrap()).collect()
     };
     let replicas = |part| brokers(part).iter().map(|b| json!({"broker": b, "incarnation": 1})).collect::<Vec<_>>();
-    let count = brokers(0).len();
+    let count = brokers(0).len() - adding.len();
     let mut partition = json!({
         "index": index, "replicas": brokers(0), "leaderEpoch": 1, "partitionEpoch": 1, "isr": replicas(1),
         "elr": replicas(2), "lastKnownElr": replicas(3), "minInSyncReplicas": count.min(2), "replicationFactor": count,
+        "adding": adding, "removing": removing,
     });
     if !text.ends_with('?') {
         partition["leader"] = brokers(1).first().copied().into();
@@ -35,6 +40,16 @@ fn too_few_replicas_in_sync_are_told_with_numbers() {
     for (text, expected) in [
         ("", (false, "AsAsked", "")),
         ("0/0 012/012", (false, "AsAsked", "")),
+        // What is on its way is no shortfall.
+        ("3012/012+3-2 3012/3012+3-2 10/0+1-0", (false, "AsAsked", "")),
+        (
+            "3012/301+3-2",
+            (
+                true,
+                "ReplicasMissing",
+                "1 of 1 partitions have fewer replicas in sync than they shall have: t/0 (2 of 3)",
+            ),
+        ),
         (
             "012/01 012/012 012/20",
             (
@@ -101,6 +116,9 @@ fn no_broker_may_go_while_a_partition_needs_all_that_it_has() {
         ("012//012?", true),
         ("01/0", true),
         ("0123/012", false),
+        // A replica that is being added is none that is missing, and none that may be counted on.
+        ("3012/012+3-2 10/0+1-0", false),
+        ("3012/301+3-2", true),
     ] {
         assert_eq!(is_fragile(&[slice(text)]), fragile, "{text}");
     }
@@ -129,6 +147,10 @@ fn a_broker_is_held_while_another_replica_of_its_partitions_is_behind() {
         // Nobody leads: whoever a leader may come from stays.
         ("012//01?", [true, true, false]),
         ("012///12?", [false, true, true]),
+        // Moves hold up nobody, and help nobody.
+        ("3012/012+3-2", [false, false, false]),
+        ("3012/301+3-2", [true, true, false]),
+        ("10/0+1-0", [false, false, false]),
         // Another partition's trouble.
         ("34/3", [false, false, false]),
     ] {

@@ -10,6 +10,7 @@ use taffrail_crds::name::check_topic_name;
 use taffrail_crds::{ADOPT_ANNOTATION, Cluster, PartitionSlice, Topic};
 
 use super::cluster_key;
+use crate::survives::{Brokers, Survival};
 
 /// Type of the condition that says whether the brokers may serve the topic.
 pub const ACCEPTED: &str = "Accepted";
@@ -27,6 +28,8 @@ pub struct Surroundings {
     pub names: BTreeMap<Id, String>,
     /// The slices of the topicId that it has or takes over.
     pub slices: Vec<PartitionSlice>,
+    /// Where the Cluster's brokers are.
+    pub brokers: Brokers,
 }
 
 /// What has been decided about a Topic.
@@ -40,6 +43,8 @@ pub struct Verdict {
     pub replicas: i32,
     /// Its slices.
     pub slices: Vec<PartitionSlice>,
+    /// Whether it survives right now what is declared, why in one word, and in a sentence; `None`: nothing is.
+    pub survives: Option<(bool, &'static str, String)>,
 }
 
 /// The identity of an accepted topic.
@@ -71,6 +76,7 @@ pub fn judge(topic: &Topic, around: &Surroundings) -> Verdict {
         Ok(cluster) => cluster,
         Err(refusal) => return Verdict { refused: Some(refusal), ..verdict },
     };
+    verdict.survives = survival(topic, cluster, around);
     verdict.replicas = topic.spec.replication_factor.unwrap_or_else(|| cluster.spec.replication_factor());
     match identity(topic, around) {
         Ok(identity) => verdict.accepted = Some(identity),
@@ -81,6 +87,17 @@ pub fn judge(topic: &Topic, around: &Surroundings) -> Verdict {
         verdict.accepted = None;
     }
     verdict
+}
+
+/// Whether its partitions survive what it declares, or its Cluster for it.
+fn survival(topic: &Topic, cluster: &Cluster, around: &Surroundings) -> Option<(bool, &'static str, String)> {
+    let declared = cluster.spec.survives_of(&topic.spec)?;
+    let mut survival = Survival::new(&around.brokers);
+    let partitions = around.slices.iter().flat_map(|slice| &slice.spec.partitions);
+    for partition in partitions.filter(|partition| partition.index < topic.spec.partitions) {
+        survival.add(declared, partition, || partition.index.to_string());
+    }
+    Some(survival.told().unwrap_or_else(|| (false, "NotPlaced", "no partition is placed on brokers yet".to_owned())))
 }
 
 fn topic_id(topic: &Topic) -> Option<&String> {

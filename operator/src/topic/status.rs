@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::accept::{ACCEPTED, Identity, Verdict};
 use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
+use crate::survives::SURVIVES;
 
 /// Reason: slices were there and are gone.
 const SLICES_LOST: &str = "SlicesLost";
@@ -36,7 +37,12 @@ pub fn status_of(topic: &Topic, verdict: &Verdict, new_id: impl FnOnce() -> Uuid
     status.partitions = has_id.then_some(seen.present.max(made));
     status.ready_partitions = has_id.then_some(seen.ready);
     let loss = told(POSSIBLE_LOSS, seen.health.possible_loss(&status.conditions));
-    for mut condition in conditions(verdict, &seen, topic.spec.partitions).into_iter().chain([loss]) {
+    let survives = verdict.survives.clone().filter(|_| has_id).map(|survives| told(SURVIVES, survives));
+    if survives.is_none() {
+        status.conditions.retain(|known| known.type_ != SURVIVES);
+    }
+    let all = conditions(verdict, &seen, topic.spec.partitions).into_iter().chain([loss]).chain(survives);
+    for mut condition in all {
         condition.observed_generation = generation;
         set_condition(&mut status.conditions, condition, now);
     }
@@ -193,6 +199,11 @@ pub fn events(old: &TopicStatus, new: &TopicStatus) -> Vec<News> {
         if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
             news.push(News { warning: true, reason: told.reason, note: told.message });
         }
+    }
+    // A topic that is being made survives nothing yet.
+    if let Some(told) = changed(SURVIVES).filter(|told| told.reason != "NotPlaced") {
+        let warning = told.status == ConditionStatus::False;
+        news.push(News { warning, reason: told.reason, note: told.message });
     }
     news
 }

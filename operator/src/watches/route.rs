@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use taffrail_crds::{ADOPT_ANNOTATION, ClusterState, PartitionSlice, Topic};
+use taffrail_crds::{ADOPT_ANNOTATION, Broker, ClusterState, PartitionSlice, Topic};
 
 use super::{ClusterObject, Guarded, Stores, TopicObject, reference};
 use crate::cluster::labels;
+use crate::survives::is_kept_by;
 use crate::topic::{ClusterKey, cluster_key};
 
 /// What has to be looked at.
@@ -28,6 +30,8 @@ pub enum Touch {
     Topic(String, String),
     /// All Topics of a Cluster.
     TopicsOf(ClusterKey),
+    /// Topics of a Cluster that declare what they survive: where its brokers are has changed.
+    SurvivorsOf(ClusterKey),
     /// Topics of a Cluster by this name: who may have it is open again.
     TopicsNamed(ClusterKey, String),
     /// Topics that take over a lost topic's data.
@@ -54,6 +58,10 @@ type Seen = (Option<String>, Option<i64>, bool);
 struct Memory {
     clusters: HashMap<ClusterKey, Seen>,
     nodes: HashMap<String, BTreeMap<String, String>>,
+    /// Zone of each broker, and whether it is fenced.
+    brokers: HashMap<(ClusterKey, i32), (Option<String>, bool)>,
+    /// Whether each Cluster's disruption budget keeps brokers from going together.
+    budgets: HashMap<ClusterKey, bool>,
     /// Namespace and name of Topics by their topicId.
     topics: HashMap<String, (String, String)>,
 }
@@ -156,6 +164,30 @@ impl Router {
         vec![Touch::Cluster(key.clone()), Touch::Adopters(key)]
     }
 
+    /// Brokers write their registration seldom; what a topic survives depends on their zones alone.
+    pub(super) fn broker(&self, object: &Guarded<Broker>, gone: bool) -> Vec<Touch> {
+        let Ok(broker) = &object.0 else { return vec![] };
+        let spec = &broker.spec;
+        let key = ClusterKey { namespace: broker.namespace().unwrap_or_default(), name: spec.cluster_name.clone() };
+        let (of, seen) = ((key.clone(), spec.id), (spec.zone.clone(), spec.fenced));
+        let mut memory = self.memory();
+        let before = if gone { memory.brokers.remove(&of) } else { memory.brokers.insert(of, seen.clone()) };
+        let moved = gone || before.as_ref().map(|(zone, _)| zone) != Some(&seen.0);
+        match before {
+            Some(before) if before == seen && !gone => vec![],
+            _ if moved => vec![Touch::Cluster(key.clone()), Touch::SurvivorsOf(key)],
+            _ => vec![Touch::Cluster(key)],
+        }
+    }
+
+    pub(super) fn budget(&self, object: &PodDisruptionBudget, gone: bool) -> Vec<Touch> {
+        let Some(key) = labelled(object) else { return vec![] };
+        let keeps = is_kept_by((!gone).then_some(object));
+        let before = self.memory().budgets.insert(key.clone(), keeps);
+        let changed = (before != Some(keeps)).then(|| Touch::SurvivorsOf(key.clone()));
+        std::iter::once(Touch::Cluster(key)).chain(changed).collect()
+    }
+
     pub(super) fn pod(_: &Self, pod: &Pod, _gone: bool) -> Vec<Touch> {
         labelled(pod).map(Touch::Cluster).into_iter().collect()
     }
@@ -188,6 +220,15 @@ impl Router {
                 Touch::ClusterGone(key) => drop(self.queues.gone.unbounded_send(key)),
                 Touch::Topic(namespace, name) => self.send_topic(&namespace, &name),
                 Touch::TopicsOf(key) => self.send_topics(&self.stores.topics_of(&key)),
+                Touch::SurvivorsOf(key) => {
+                    let cluster = self.stores.cluster(&key);
+                    let cluster = cluster.as_ref().and_then(|cluster| cluster.0.as_ref().ok());
+                    let declares = |topic: &Topic| {
+                        let declared = cluster.and_then(|cluster| cluster.spec.survives_of(&topic.spec));
+                        declared.is_some() && cluster_key(topic).as_ref() == Some(&key)
+                    };
+                    self.send_topics(&self.stores.topics(declares));
+                }
                 Touch::TopicsNamed(key, name) => {
                     let named = |topic: &Topic| topic.topic_name() == name && cluster_key(topic).as_ref() == Some(&key);
                     self.send_topics(&self.stores.topics(named));

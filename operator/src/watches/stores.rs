@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{self, Store};
 use taffrail_crds::slice::PARTITIONS_PER_SLICE;
-use taffrail_crds::{Cluster, ClusterState, PartitionSlice, Topic};
+use taffrail_crds::{Broker, BrokerSpec, Cluster, ClusterState, PartitionSlice, Topic};
 
 use super::{Guarded, reference};
 use crate::cluster::labels;
@@ -28,6 +29,8 @@ pub struct Stores {
     pub topics: Store<TopicObject>,
     slices: Store<Guarded<PartitionSlice>>,
     states: Store<Guarded<ClusterState>>,
+    brokers: Store<Guarded<Broker>>,
+    budgets: Store<PodDisruptionBudget>,
     pods: Store<Pod>,
     nodes: Store<PartialObjectMeta<Node>>,
 }
@@ -38,6 +41,8 @@ pub(super) struct Writers {
     pub(super) topics: Writer<TopicObject>,
     pub(super) slices: Writer<Guarded<PartitionSlice>>,
     pub(super) states: Writer<Guarded<ClusterState>>,
+    pub(super) brokers: Writer<Guarded<Broker>>,
+    pub(super) budgets: Writer<PodDisruptionBudget>,
     pub(super) pods: Writer<Pod>,
     pub(super) nodes: Writer<PartialObjectMeta<Node>>,
 }
@@ -48,6 +53,8 @@ pub(super) fn new() -> (Arc<Stores>, Writers) {
     let (topics, topic_writer) = reflector::store();
     let (slices, slice_writer) = reflector::store();
     let (states, state_writer) = reflector::store();
+    let (brokers, broker_writer) = reflector::store();
+    let (budgets, budget_writer) = reflector::store();
     let (pods, pod_writer) = reflector::store();
     let (nodes, node_writer) = reflector::store();
     let writers = Writers {
@@ -55,10 +62,12 @@ pub(super) fn new() -> (Arc<Stores>, Writers) {
         topics: topic_writer,
         slices: slice_writer,
         states: state_writer,
+        brokers: broker_writer,
+        budgets: budget_writer,
         pods: pod_writer,
         nodes: node_writer,
     };
-    (Arc::new(Stores { clusters, topics, slices, states, pods, nodes }), writers)
+    (Arc::new(Stores { clusters, topics, slices, states, brokers, budgets, pods, nodes }), writers)
 }
 
 impl Stores {
@@ -68,6 +77,8 @@ impl Stores {
         self.topics.wait_until_ready().await?;
         self.slices.wait_until_ready().await?;
         self.states.wait_until_ready().await?;
+        self.brokers.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.nodes.wait_until_ready().await
     }
@@ -116,6 +127,30 @@ impl Stores {
             .iter()
             .filter_map(|slice| slice.0.as_ref().ok().filter(|slice| of(slice)).cloned())
             .collect()
+    }
+
+    /// How many slices of a Cluster, by their labels, cannot be read.
+    pub fn unreadable_slices_of(&self, key: &ClusterKey) -> usize {
+        let of = |slice: &&Arc<Guarded<PartitionSlice>>| {
+            let labelled = slice.labels().get(labels::CLUSTER) == Some(&key.name);
+            slice.0.is_err() && labelled && slice.namespace().as_ref() == Some(&key.namespace)
+        };
+        self.slices.state().iter().filter(of).count()
+    }
+
+    /// Registrations of a Cluster's brokers, by number.
+    pub fn brokers_of(&self, key: &ClusterKey) -> Vec<BrokerSpec> {
+        let all = self.brokers.state();
+        let ours = all.iter().filter(|broker| broker.namespace().as_ref() == Some(&key.namespace));
+        let specs = ours.filter_map(|broker| broker.0.as_ref().ok().map(|broker| &broker.spec));
+        let mut specs: Vec<_> = specs.filter(|spec| spec.cluster_name == key.name).cloned().collect();
+        specs.sort_by_key(|spec| spec.id);
+        specs
+    }
+
+    /// The disruption budget of a Cluster's brokers.
+    pub fn budget_of(&self, key: &ClusterKey) -> Option<PodDisruptionBudget> {
+        self.budgets.get(&reference(&key.name, &key.namespace)).map(|budget| (*budget).clone())
     }
 
     /// Pods of a Cluster's brokers.

@@ -17,12 +17,14 @@ use super::members::{Member, Members};
 mod propose;
 mod recover;
 
+pub use recover::command;
+
 /// The partition as it is to be now, with the epochs that the change asks for; `None`: it stays as it is.
 ///
 /// `balance`: leadership goes back to the preferred replicas where all are in sync.
 pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members, balance: bool) -> Option<PartitionState> {
     let mut next = partition.clone();
-    let view = View { topic, index: partition.index, members };
+    let view = View { topic, index: partition.index, members, was_led: partition.leader.is_some() };
     view.refresh(&mut next);
     view.shrink(&mut next);
     view.elect(&mut next);
@@ -61,6 +63,8 @@ struct View<'a> {
     topic: Uuid,
     index: i32,
     members: &'a Members,
+    /// Somebody led until now: where logs end was told of another epoch than the one without a leader that may begin.
+    was_led: bool,
 }
 
 impl View<'_> {
@@ -88,9 +92,10 @@ impl View<'_> {
 
     fn elect(&self, next: &mut PartitionState) {
         if let Some(leader) = leadership(next) {
-            let member = self.members.get(&leader.broker);
-            // What was elected without proof stays so, over all elections, until a leader has found its log.
-            next.recovering &= !member.is_some_and(|member| member.recovered.contains(&(self.topic, self.index)));
+            let found = self.members.get(&leader.broker).and_then(|it| it.recovered.get(&(self.topic, self.index)));
+            // What was elected without proof stays so, over all elections, until a leader has found its log. One that said so
+            // under an earlier epoch has not said it of this.
+            next.recovering &= found != Some(&next.leader_epoch);
             return;
         }
         next.leader = self.candidate(next, &next.isr).or_else(|| self.take_eligible(next));
@@ -147,9 +152,9 @@ impl View<'_> {
         }
     }
 
-    /// The first of the replicas leads, if all are in sync.
+    /// The first of the replicas leads, if all are in sync. Where some move, who leads is decided when they have.
     fn prefer(&self, next: &mut PartitionState) {
-        let all = next.isr.len() == next.replicas.len();
+        let all = next.isr.len() == next.replicas.len() && !next.is_moving();
         let preferred = next.replicas.first().filter(|broker| !self.is_stopping(**broker));
         if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
             next.leader = Some(*preferred);

@@ -1,9 +1,10 @@
 //! Who is alive: what was heard of brokers, by a clock of one's own.
 //!
-//! Every broker tells every other that it is alive, whoever is controller, so that a new one has heard it itself. Who has
-//! just begun to act waits a whole session before it takes silence for death: it may have been deaf before.
+//! Every broker tells every other that it is alive, whoever is controller, so that a new one has heard it itself. Silence
+//! counts from when one began to act, for it may have been deaf before; or from the last word, where a third broker was heard
+//! all the while: who hears that one is neither deaf nor asleep. So a controller's own death costs no session more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use crate::replication::proposals::ByPartition;
 pub struct Beat {
     /// Its session.
     pub incarnation: i64,
-    /// It is about to stop.
+    /// It is about to stop, or its storage takes no records now: others shall lead, and acknowledge without it.
     pub stopping: bool,
     /// Partitions that it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
-    /// Partitions that it was elected for without proof, and whose log it has found and serves.
-    pub recovered: BTreeSet<(Uuid, i32)>,
+    /// Partitions that it was elected for without proof, and whose log it has found and serves: under which leader epochs.
+    pub recovered: BTreeMap<(Uuid, i32), i32>,
     /// In-sync replicas that it asks for where it leads.
     pub proposals: ByPartition,
     /// Where its logs end of partitions that nobody leads and that name it as one of those that were eligible last.
@@ -34,9 +35,20 @@ pub struct Beat {
 /// What was heard, and when, by a clock that only goes forward.
 #[derive(Clone, Debug)]
 pub struct Liveness {
+    me: i32,
     session: Duration,
-    heard: BTreeMap<i32, (Duration, Beat)>,
+    heard: BTreeMap<i32, Heard>,
     news: Arc<Notify>,
+}
+
+/// What was heard of one broker.
+#[derive(Clone, Debug)]
+struct Heard {
+    /// When last.
+    at: Duration,
+    /// Since when it has never been silent for half a session.
+    since: Duration,
+    beat: Beat,
 }
 
 /// Whether a broker's registration says what is so.
@@ -51,9 +63,9 @@ pub enum Fencing {
 }
 
 impl Liveness {
-    /// A broker is dead after so much silence.
-    pub fn new(session: Duration) -> Self {
-        Self { session, heard: BTreeMap::new(), news: Arc::default() }
+    /// What broker `me` hears, itself too; another is dead after so much silence.
+    pub fn new(me: i32, session: Duration) -> Self {
+        Self { me, session, heard: BTreeMap::new(), news: Arc::default() }
     }
 
     /// After how much silence a broker is dead.
@@ -68,21 +80,37 @@ impl Liveness {
 
     /// A broker was heard now.
     pub fn hear(&mut self, broker: i32, beat: Beat, now: Duration) {
-        let last = self.heard.get(&broker).map(|(_, last)| last);
-        if last.is_some_and(|last| last.incarnation > beat.incarnation) {
+        let last = self.heard.get(&broker);
+        if last.is_some_and(|last| last.beat.incarnation > beat.incarnation) {
             return;
         }
-        if last != Some(&beat) {
+        if last.map(|last| &last.beat) != Some(&beat) {
             self.news.notify_one();
         }
-        self.heard.insert(broker, (now, beat));
+        let since = last.filter(|last| self.is_unbroken(last.at, now)).map_or(now, |last| last.since);
+        self.heard.insert(broker, Heard { at: now, since, beat });
+    }
+
+    fn is_unbroken(&self, last: Duration, now: Duration) -> bool {
+        now.saturating_sub(last) < self.session / 2
+    }
+
+    /// Since when a third broker proves that `broker` would have been heard, if one does.
+    fn listening(&self, broker: i32, now: Duration) -> Option<Duration> {
+        let others =
+            self.heard.iter().filter(|(id, heard)| ![self.me, broker].contains(id) && self.is_unbroken(heard.at, now));
+        others.map(|(_, heard)| heard.since).min()
     }
 
     /// What is to become of a registration, for one that acts since `acting`.
     pub fn fencing(&self, spec: &BrokerSpec, acting: Duration, now: Duration) -> Fencing {
-        let last = self.last(spec).map(|(at, _)| *at);
+        let last = self.last(spec).map(|last| last.at);
         let alive = last.is_some_and(|at| now.saturating_sub(at) < self.session);
-        let silent = now.saturating_sub(last.unwrap_or_default().max(acting)) >= self.session;
+        let silent_since = last.map_or(acting, |at| {
+            let listening = self.listening(spec.id, now).unwrap_or(Duration::MAX);
+            at.max(acting.min(listening))
+        });
+        let silent = now.saturating_sub(silent_since) >= self.session;
         match spec.fenced {
             true if alive => Fencing::Unfence,
             false if !alive && silent => Fencing::Fence,
@@ -90,11 +118,17 @@ impl Liveness {
         }
     }
 
+    /// How long nothing has been heard of a broker, in whatever session, by one that acts since `acting`.
+    pub fn silence(&self, broker: i32, acting: Duration, now: Duration) -> Duration {
+        let last = self.heard.get(&broker).map(|last| last.at).unwrap_or_default();
+        now.saturating_sub(last.max(acting))
+    }
+
     /// The registered brokers with what was heard of them.
     pub fn members<'a>(&self, registered: impl Iterator<Item = &'a BrokerSpec>) -> Members {
         let member = |spec: &BrokerSpec| {
             let mut member = Member::registered(spec);
-            if let Some((_, beat)) = self.last(spec) {
+            if let Some(Heard { beat, .. }) = self.last(spec) {
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
                 member.recovered.clone_from(&beat.recovered);
@@ -107,8 +141,8 @@ impl Liveness {
     }
 
     /// Of the registered session only: an earlier one is over.
-    fn last(&self, spec: &BrokerSpec) -> Option<&(Duration, Beat)> {
-        self.heard.get(&spec.id).filter(|(_, beat)| beat.incarnation == spec.incarnation)
+    fn last(&self, spec: &BrokerSpec) -> Option<&Heard> {
+        self.heard.get(&spec.id).filter(|last| last.beat.incarnation == spec.incarnation)
     }
 }
 
@@ -144,7 +178,7 @@ mod tests {
 
     #[test]
     fn silence_for_a_session_is_death() {
-        let mut liveness = Liveness::new(secs(6));
+        let mut liveness = Liveness::new(0, secs(6));
         liveness.hear(1, beat(5), secs(100));
         let of = |liveness: &Liveness, fenced, now| liveness.fencing(&registered(fenced), secs(50), secs(now));
         assert_eq!(of(&liveness, false, 105), Fencing::Right);
@@ -156,14 +190,53 @@ mod tests {
 
     #[test]
     fn a_new_controller_fences_nobody_before_one_session() {
-        let liveness = Liveness::new(secs(6));
+        let liveness = Liveness::new(0, secs(6));
         assert_eq!(liveness.fencing(&registered(false), secs(50), secs(55)), Fencing::Right);
         assert_eq!(liveness.fencing(&registered(false), secs(50), secs(56)), Fencing::Fence);
     }
 
+    /// What broker 0 heard of broker 1 until 100 s, of itself all the time, and of broker 2 at `beats`.
+    fn heard(beats: &[u64]) -> Liveness {
+        let mut liveness = Liveness::new(0, secs(6));
+        for now in 90..=110 {
+            if now <= 100 {
+                liveness.hear(1, beat(5), secs(now));
+            }
+            if beats.contains(&now) {
+                liveness.hear(2, beat(3), secs(now));
+            }
+            liveness.hear(0, beat(1), secs(now));
+        }
+        liveness
+    }
+
+    #[test]
+    fn a_new_controller_that_heard_a_third_broker_all_the_while_counts_silence_from_the_last_word() {
+        let all: Vec<u64> = (90..=110).collect();
+        let of = |liveness: &Liveness, now| liveness.fencing(&registered(false), secs(105), secs(now));
+        assert_eq!(of(&heard(&all), 106), Fencing::Fence);
+        let deaf_until = |end: u64| all.iter().copied().filter(|beat| *beat >= end).collect::<Vec<_>>();
+        assert_eq!(of(&heard(&deaf_until(103)), 108), Fencing::Right, "it may have been deaf until 103");
+        assert_eq!(of(&heard(&deaf_until(103)), 109), Fencing::Fence);
+        let gap: Vec<u64> = all.iter().copied().filter(|beat| !(100..104).contains(beat)).collect();
+        assert_eq!(of(&heard(&gap), 109), Fencing::Right, "a pause of all");
+        assert_eq!(of(&heard(&[]), 110), Fencing::Right, "nobody else was heard: from when it began to act");
+        assert_eq!(of(&heard(&[]), 111), Fencing::Fence);
+        let fell_silent: Vec<u64> = (90..=104).collect();
+        assert_eq!(of(&heard(&fell_silent), 108), Fencing::Right, "the third is silent now as well");
+    }
+
+    #[test]
+    fn a_session_that_was_never_heard_is_given_one_from_when_the_controller_began() {
+        let mut liveness = heard(&(90..=110).collect::<Vec<_>>());
+        liveness.heard.remove(&1);
+        assert_eq!(liveness.fencing(&registered(false), secs(105), secs(110)), Fencing::Right);
+        assert_eq!(liveness.fencing(&registered(false), secs(105), secs(111)), Fencing::Fence);
+    }
+
     #[test]
     fn an_earlier_session_of_a_broker_says_nothing_of_this_one() {
-        let mut liveness = Liveness::new(secs(6));
+        let mut liveness = Liveness::new(0, secs(6));
         liveness.hear(1, beat(4), secs(100));
         assert_eq!(liveness.fencing(&registered(true), secs(50), secs(101)), Fencing::Right);
         liveness.hear(1, beat(5), secs(101));

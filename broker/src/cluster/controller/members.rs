@@ -1,17 +1,21 @@
 //! What the controller knows of brokers when it decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use taffrail_crds::BrokerSpec;
 use taffrail_crds::slice::Replica;
 use uuid::Uuid;
 
 use crate::replication::proposals::ByPartition;
+use crate::storage::Extent;
+use crate::storage::leader_epochs::LeaderEpochs;
 
-/// Where a log ends.
+/// Where a log ends, of a partition that nobody leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnd {
-    /// The newest leader epoch in it; −1: none.
+    /// The partition's leader epoch when it was read: as long as that is the present one, nobody writes to the log.
+    pub leader_epoch: i32,
+    /// Leader epoch of its last record; −1: it has none.
     pub epoch: i32,
     /// The offset after its last record.
     pub end: i64,
@@ -19,7 +23,16 @@ pub struct LogEnd {
 
 impl LogEnd {
     /// Of a log that has nothing.
-    pub const NONE: Self = Self { epoch: -1, end: 0 };
+    pub fn none(leader_epoch: i32) -> Self {
+        Self { leader_epoch, epoch: -1, end: 0 }
+    }
+
+    /// Of this log. An epoch of which it holds no record counts for nothing: whoever has records of an older one may have what
+    /// this log lacks.
+    pub fn of(leader_epoch: i32, extent: Extent, epochs: &LeaderEpochs) -> Self {
+        let last = if extent.end > extent.start { epochs.at(extent.end - 1) } else { None };
+        Self { leader_epoch, epoch: last.unwrap_or(-1), end: extent.end }
+    }
 }
 
 /// A registered broker.
@@ -39,8 +52,8 @@ pub struct Member {
     pub zone: Option<String>,
     /// Partitions that it says it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
-    /// Partitions that it was elected for without proof, and whose log it has found and serves.
-    pub recovered: BTreeSet<(Uuid, i32)>,
+    /// Partitions that it was elected for without proof, and whose log it has found and serves: under which leader epochs.
+    pub recovered: BTreeMap<(Uuid, i32), i32>,
     /// What it asks for where it leads.
     pub proposals: ByPartition,
     /// Where its logs end of partitions that nobody leads, if it is asked.
@@ -58,7 +71,7 @@ impl Member {
             stopping: false,
             zone: spec.zone.clone(),
             faults: BTreeMap::new(),
-            recovered: BTreeSet::new(),
+            recovered: BTreeMap::new(),
             proposals: ByPartition::new(),
             ends: BTreeMap::new(),
         }
@@ -73,6 +86,13 @@ impl Member {
 
 /// All registered brokers, by number.
 pub type Members = BTreeMap<i32, Member>;
+
+/// Whether leadership of a partition, by topic and index, can be handed to this replica: its broker is in that session, alive,
+/// not about to stop, and able to serve it.
+pub fn can_lead(members: &Members, partition: (Uuid, i32), replica: Replica) -> bool {
+    let member = members.get(&replica.broker).filter(|member| member.incarnation == replica.incarnation);
+    member.is_some_and(|member| can_take(member) && !member.faults.contains_key(&partition))
+}
 
 /// New partitions may be given to it.
 pub fn can_take(member: &Member) -> bool {
@@ -93,11 +113,28 @@ pub(super) mod tests {
             stopping: false,
             zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
             faults: BTreeMap::new(),
-            recovered: BTreeSet::new(),
+            recovered: BTreeMap::new(),
             proposals: ByPartition::new(),
             ends: BTreeMap::new(),
         };
         (0..count).map(|id| (id, member(id))).collect()
+    }
+
+    #[test]
+    fn l8_a_log_ends_with_its_last_record_whatever_epochs_were_led_since() {
+        let mut epochs = LeaderEpochs::new();
+        assert_eq!(LogEnd::of(5, Extent { start: 0, end: 0 }, &epochs), LogEnd::none(5));
+        epochs.appended(2, 0, 40);
+        epochs.assign(4, 40);
+        let end = LogEnd { leader_epoch: 5, epoch: 2, end: 40 };
+        assert_eq!(LogEnd::of(5, Extent { start: 10, end: 40 }, &epochs), end);
+        assert_eq!(
+            LogEnd::of(5, Extent { start: 40, end: 40 }, &epochs),
+            LogEnd { epoch: -1, ..end },
+            "all is deleted"
+        );
+        epochs.appended(4, 40, 41);
+        assert_eq!(LogEnd::of(5, Extent { start: 10, end: 41 }, &epochs), LogEnd { epoch: 4, end: 41, ..end });
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use taffrail_crds::PartitionState;
+
 use super::members::{Member, Members};
 
-/// What brokers have already.
+/// What brokers have already, or shall have: replicas that go do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     by_broker: BTreeMap<i32, Share>,
@@ -24,6 +26,41 @@ impl Load {
             share.replicas += 1;
             share.leaders += usize::from(place == 0);
         }
+    }
+
+    /// Counts a partition as it shall be.
+    pub fn count(&mut self, partition: &PartitionState) {
+        for (place, broker) in partition.wanted().enumerate() {
+            let share = self.by_broker.entry(broker).or_default();
+            share.replicas += 1;
+            share.leaders += usize::from(place == 0);
+        }
+    }
+
+    /// How many replicas a broker has.
+    pub fn replicas(&self, broker: i32) -> usize {
+        self.of(broker).replicas
+    }
+
+    /// How many partitions a broker is the preferred leader of.
+    pub fn leaders(&self, broker: i32) -> usize {
+        self.of(broker).leaders
+    }
+
+    /// A replica moves, or will. `leads`: it is the preferred leader's.
+    pub fn shift(&mut self, from: i32, to: i32, leads: bool) {
+        self.remove_follower(from);
+        self.add_follower(to);
+        if leads {
+            self.prefer(from, to);
+        }
+    }
+
+    /// Another broker becomes the preferred leader of a partition.
+    pub fn prefer(&mut self, from: i32, to: i32) {
+        let share = self.by_broker.entry(from).or_default();
+        share.leaders = share.leaders.saturating_sub(1);
+        self.by_broker.entry(to).or_default().leaders += 1;
     }
 
     fn add_follower(&mut self, broker: i32) {
@@ -46,12 +83,44 @@ pub struct Room<'a> {
     members: &'a Members,
     takers: Vec<&'a Member>,
     load: Load,
+    /// Brokers from this number on are about to go.
+    staying: i32,
 }
 
 impl<'a> Room<'a> {
     /// Of these brokers `takers` can take something.
     pub fn new(members: &'a Members, takers: Vec<&'a Member>, load: Load) -> Self {
-        Self { members, takers, load }
+        Self { members, takers, load, staying: i32::MAX }
+    }
+
+    /// The same, with brokers from this number on about to go. None of them is among the takers.
+    pub fn with_staying(self, staying: i32) -> Self {
+        Self { staying, ..self }
+    }
+
+    /// All registered brokers.
+    pub fn members(&self) -> &'a Members {
+        self.members
+    }
+
+    /// Who can take something.
+    pub fn takers(&self) -> &[&'a Member] {
+        &self.takers
+    }
+
+    /// What all brokers have.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Whether a broker is about to go for good, with all that it has.
+    pub fn goes(&self, broker: i32) -> bool {
+        broker >= self.staying
+    }
+
+    /// How many brokers there shall be.
+    pub fn staying(&self) -> i32 {
+        self.staying
     }
 
     /// Brokers for one more partition of a topic, the preferred leader first, and counts it in what they have of the topic and
@@ -64,7 +133,7 @@ impl<'a> Room<'a> {
         let mut replicas = Vec::with_capacity(replication_factor);
         while replicas.len() < replication_factor {
             let taken: Vec<_> = replicas.iter().map(|member: &&Member| member.id).collect();
-            replicas.push(self.best(topic, &taken)?);
+            replicas.push(self.best(topic, &taken, taken.is_empty())?);
         }
         let ids: Vec<_> = replicas.iter().map(|member| member.id).collect();
         topic.add(&ids);
@@ -74,7 +143,7 @@ impl<'a> Room<'a> {
 
     /// A broker for one more replica of a partition that has these, and counts it. `None`: no other broker can take one.
     pub fn add(&mut self, topic: &mut Load, replicas: &[i32]) -> Option<i32> {
-        let chosen = self.best(topic, replicas)?.id;
+        let chosen = self.best(topic, replicas, false)?.id;
         topic.add_follower(chosen);
         self.load.add_follower(chosen);
         Some(chosen)
@@ -94,11 +163,28 @@ impl<'a> Room<'a> {
         Some(chosen)
     }
 
-    fn best(&self, topic: &Load, taken: &[i32]) -> Option<&'a Member> {
+    /// A broker that can have the place of one whose partition keeps these others. It is not counted: see [`Room::shift`].
+    pub fn replacement(&self, topic: &Load, kept: &[i32], leads: bool) -> Option<i32> {
+        self.best(topic, kept, leads).map(|member| member.id)
+    }
+
+    /// Counts that a replica moves, or will.
+    pub fn shift(&mut self, topic: &mut Load, (from, to): (i32, i32), leads: bool) {
+        topic.shift(from, to, leads);
+        self.load.shift(from, to, leads);
+    }
+
+    /// Counts a replica that was to go and stays.
+    pub fn keep(&mut self, topic: &mut Load, broker: i32) {
+        topic.add_follower(broker);
+        self.load.add_follower(broker);
+    }
+
+    fn best(&self, topic: &Load, taken: &[i32], leads: bool) -> Option<&'a Member> {
         let left = self.takers.iter().filter(|member| !taken.contains(&member.id));
         let best = left.min_by_key(|member| {
             let (of_topic, of_all) = (topic.of(member.id), self.load.of(member.id));
-            let leads = if taken.is_empty() { (of_topic.leaders, of_all.leaders) } else { (0, 0) };
+            let leads = if leads { (of_topic.leaders, of_all.leaders) } else { (0, 0) };
             let zone = self.in_zone(member.zone.as_deref(), taken);
             (zone, leads, of_topic.replicas, of_all.replicas, member.id)
         });

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use taffrail_crds::cluster_state::{InternalTopic, MAX_TOPICS};
 use taffrail_crds::id::Id;
+use taffrail_crds::recover::Recovery;
 use taffrail_crds::topic::TopicConfig;
 use taffrail_crds::{BrokerSpec, ClusterStateSpec, PartitionSliceSpec};
 use uuid::Uuid;
 
-use super::elect::settle;
+use super::elect::{command, settle};
 use super::liveness::{Fencing, Liveness};
 use super::members::{Member, Members, can_take};
+use super::moves::{LOST, Tally, Wishes, moves};
 use super::place::{Load, Room};
 use super::slices::{Unplaced, Wanted, slices};
 use crate::cluster::purge::is_over;
@@ -23,6 +25,9 @@ use crate::coordinator::groups;
 
 /// Slices by topic and first index.
 pub type Slices<'a> = BTreeMap<(Uuid, i32), &'a PartitionSliceSpec>;
+
+/// Slices that are to be written, in the same order.
+pub type Changed = BTreeMap<(Uuid, i32), PartitionSliceSpec>;
 
 /// How long after it began to act a controller waits for brokers that have never been there before it places partitions on
 /// those that are: a cluster and its topics are often made together, and the first broker shall not get everything. For
@@ -47,10 +52,14 @@ pub struct Facts<'a> {
     pub slices: Slices<'a>,
     /// The accepted topics, and those to be deleted.
     pub topics: Vec<Wanted>,
+    /// What people command for partitions that wait for them.
+    pub recoveries: BTreeMap<(Uuid, i32), Recovery>,
     /// What was heard of brokers.
     pub liveness: &'a Liveness,
-    /// Leadership goes back to the preferred replicas now, where all are in sync.
+    /// Leadership goes back to the preferred replicas now, where all are in sync, and it is looked at how even brokers are.
     pub balance: bool,
+    /// Replicas move from brokers that have more of them to those that have less.
+    pub rebalance: bool,
     /// Since when this controller acts, by the clock of `liveness`.
     pub acting: Duration,
     /// Now, by that clock.
@@ -74,6 +83,8 @@ pub struct Plan {
     pub purge: Vec<Uuid>,
     /// Topics that get no slices, and why.
     pub unplaced: Vec<(String, Unplaced)>,
+    /// Moves of replicas among what is written.
+    pub moves: Tally,
 }
 
 /// The writes that these facts ask for.
@@ -86,8 +97,36 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         }
     }
     let mut changed = settle_all(facts, &members);
-    let unplaced = place_all(facts, &members, &mut changed);
-    Plan { state: remember(facts), brokers, slices: changed.into_values().collect(), purge: overdue(facts), unplaced }
+    let mut room = room(facts, &members);
+    let unplaced = place_all(facts, &mut room, &mut changed);
+    let moves = match facts.replicas {
+        Some(_) => moves(&wishes(facts, &members), &facts.slices, &mut changed, &mut room),
+        None => Tally::default(),
+    };
+    let slices = changed.into_values().collect();
+    Plan { state: remember(facts), brokers, slices, purge: overdue(facts), unplaced, moves }
+}
+
+/// Where there is room, and for what.
+fn room<'a>(facts: &Facts<'_>, members: &'a Members) -> Room<'a> {
+    let mut load = Load::default();
+    facts.slices.values().flat_map(|slice| &slice.partitions).for_each(|partition| load.count(partition));
+    Room::new(members, takers(facts, members), load).with_staying(facts.replicas.unwrap_or(i32::MAX))
+}
+
+fn wishes(facts: &Facts<'_>, members: &Members) -> Wishes {
+    let internal = facts.state.internal_topics.iter().map(|topic| topic.topic_id.0);
+    let of_users = facts.topics.iter().filter(|wanted| wanted.tombstone.is_none()).map(|wanted| wanted.id);
+    let is_lost = |broker: &i32| {
+        let is_away = members.get(broker).is_none_or(|member| member.fenced);
+        is_away && facts.liveness.silence(*broker, facts.acting, facts.now) >= LOST
+    };
+    Wishes {
+        rebalance: facts.rebalance,
+        judge: facts.balance,
+        served: of_users.chain(internal).collect(),
+        lost: (0..facts.replicas.unwrap_or(0)).filter(is_lost).collect(),
+    }
 }
 
 fn fence(facts: &Facts<'_>) -> Vec<BrokerSpec> {
@@ -103,12 +142,17 @@ fn fence(facts: &Facts<'_>) -> Vec<BrokerSpec> {
 }
 
 /// Slices whose partitions change with the brokers.
-fn settle_all(facts: &Facts<'_>, members: &Members) -> BTreeMap<(Uuid, i32), PartitionSliceSpec> {
+fn settle_all(facts: &Facts<'_>, members: &Members) -> Changed {
     let mut changed = BTreeMap::new();
     for (key, slice) in facts.slices.iter().filter(|(_, slice)| slice.tombstone.is_none()) {
         let mut next: Option<PartitionSliceSpec> = None;
         for (place, partition) in slice.partitions.iter().enumerate() {
-            if let Some(settled) = settle(key.0, partition, members, facts.balance) {
+            let settled = settle(key.0, partition, members, facts.balance);
+            let commanded = facts
+                .recoveries
+                .get(&(key.0, partition.index))
+                .and_then(|recovery| command(key.0, settled.as_ref().unwrap_or(partition), members, *recovery));
+            if let Some(settled) = commanded.or(settled) {
                 next.get_or_insert_with(|| (*slice).clone()).partitions[place] = settled;
             }
         }
@@ -118,17 +162,8 @@ fn settle_all(facts: &Facts<'_>, members: &Members) -> BTreeMap<(Uuid, i32), Par
 }
 
 /// Adds the slices that topics need.
-fn place_all(
-    facts: &Facts<'_>,
-    members: &Members,
-    changed: &mut BTreeMap<(Uuid, i32), PartitionSliceSpec>,
-) -> Vec<(String, Unplaced)> {
-    let mut load = Load::default();
-    let partitions = facts.slices.values().flat_map(|slice| &slice.partitions);
-    partitions.for_each(|partition| load.add(&partition.replicas));
-    let takers = takers(facts, members);
-    let internal: Vec<_> = internal(facts, takers.len()).collect();
-    let mut room = Room::new(members, takers, load);
+fn place_all(facts: &Facts<'_>, room: &mut Room<'_>, changed: &mut Changed) -> Vec<(String, Unplaced)> {
+    let internal: Vec<_> = internal(facts, room.takers().len()).collect();
     let mut unplaced = Vec::new();
     for wanted in facts.topics.iter().chain(&internal) {
         let registered = facts.state.topics.contains_key(&Id(wanted.id));
@@ -136,7 +171,7 @@ fn place_all(
         let mut present: BTreeMap<_, _> =
             facts.slices.range(of_topic.clone()).map(|(key, slice)| (key.1, *slice)).collect();
         present.extend(changed.range(of_topic).map(|(key, slice)| (key.1, slice)));
-        match slices(facts.cluster, wanted, &present, registered, &mut room) {
+        match slices(facts.cluster, wanted, &present, registered, room) {
             Ok(slices) => changed.extend(slices.into_iter().map(|slice| ((wanted.id, slice.first_index), slice))),
             Err(reason) => unplaced.push((wanted.name.clone(), reason)),
         }

@@ -1,8 +1,10 @@
-//! Replicas and min ISR of a partition that is there, as its topic asks for them now.
+//! Replicas and min ISR of a partition that is there, as its topic asks for them now, and how replicas leave one.
 
 use taffrail_crds::slice::PartitionState;
+use uuid::Uuid;
 
 use super::elect::forget_others;
+use super::members::{Members, can_lead};
 use super::place::{Load, Room};
 use super::slices::Wanted;
 
@@ -16,7 +18,8 @@ pub fn adapt(
 ) -> Option<PartitionState> {
     let factor = wanted.replication_factor.max(1);
     let min_in_sync = min_in_sync(partition, wanted.min_in_sync_replicas.clamp(1, factor));
-    let asked = (partition.replicas.len(), partition.replication_factor, partition.min_in_sync_replicas);
+    let there = partition.replicas.len().saturating_sub(partition.removing.len());
+    let asked = (there, partition.replication_factor, partition.min_in_sync_replicas);
     if !wanted.current || asked == (factor as usize, factor, min_in_sync) {
         return None;
     }
@@ -24,14 +27,59 @@ pub fn adapt(
     (next.replication_factor, next.min_in_sync_replicas) = (factor, min_in_sync);
     forget_others(&mut next);
     grow(&mut next, of_topic, room);
-    remove_surplus(&mut next, of_topic, room);
+    remove_surplus(&mut next, wanted.id, of_topic, room);
+    with_epochs(partition, next)
+}
+
+/// The changed partition with the epochs that the change asks for; `None`: nothing has changed.
+pub(super) fn with_epochs(partition: &PartitionState, mut next: PartitionState) -> Option<PartitionState> {
     if next == *partition {
         return None;
     }
     // Who has no replica any more must not be taken for one that has (I10).
-    next.leader_epoch += i32::from(next.replicas.len() < partition.replicas.len());
+    let left = partition.replicas.iter().any(|broker| !next.replicas.contains(broker));
+    next.leader_epoch += i32::from(left || next.leader != partition.leader);
     next.partition_epoch += 1;
     Some(next)
+}
+
+/// Takes these replicas out of all lists, if the partition can do without them now: `false` and unchanged otherwise.
+///
+/// Those that count for something, being in sync or eligible, go only while as many as a write needs stay in sync (I10); then
+/// nobody else is eligible (L2). A leader goes only where another in-sync replica can lead. Without a leader nothing is known
+/// of the replicas, nor while what the leader has lost is not known: then all stay (L4).
+pub(super) fn release(next: &mut PartitionState, gone: &[i32], topic: Uuid, members: &Members) -> bool {
+    let Some(leader) = next.leader.filter(|_| !next.recovering) else { return false };
+    let counts = |broker: &i32| {
+        next.isr.iter().chain(&next.elr).chain(&next.last_known_elr).any(|replica| replica.broker == *broker)
+    };
+    let stay: Vec<_> = next.isr.iter().copied().filter(|replica| !gone.contains(&replica.broker)).collect();
+    // Not all may be about to go.
+    if next.wanted().all(|broker| gone.contains(&broker)) {
+        return false;
+    }
+    if gone.iter().any(counts) && stay.len() < next.min_in_sync_replicas as usize {
+        return false;
+    }
+    if gone.contains(&leader) {
+        let can = |broker: &i32| {
+            let replica = stay.iter().find(|replica| replica.broker == *broker);
+            replica.is_some_and(|replica| can_lead(members, (topic, next.index), *replica))
+        };
+        let Some(heir) = next.wanted().find(can) else { return false };
+        next.leader = Some(heir);
+    }
+    for brokers in [&mut next.replicas, &mut next.adding, &mut next.removing] {
+        brokers.retain(|broker| !gone.contains(broker));
+    }
+    next.isr = stay;
+    forget_others(next);
+    true
+}
+
+/// Those that go stand behind those that stay.
+pub(super) fn arrange(next: &mut PartitionState) {
+    next.replicas = next.wanted().chain(next.removing.iter().copied()).collect();
 }
 
 /// A higher min ISR holds once so many are in sync: that more are asked for shall not stop writes until they have caught up.
@@ -39,32 +87,38 @@ fn min_in_sync(partition: &PartitionState, wanted: i32) -> i32 {
     wanted.min(partition.min_in_sync_replicas.max(partition.isr.len() as i32))
 }
 
-/// New replicas are not in sync: the leader asks for them once they have caught up.
+/// New replicas are not in sync: the leader asks for them once they have caught up. One that was about to move away, and need
+/// not, costs no copy.
 fn grow(next: &mut PartitionState, of_topic: &mut Load, room: &mut Room<'_>) {
-    while next.replicas.len() < next.replication_factor as usize {
-        let Some(broker) = room.add(of_topic, &next.replicas) else { return };
-        next.replicas.push(broker);
+    while next.wanted().count() < next.replication_factor as usize {
+        if let Some(place) = next.removing.iter().position(|broker| !room.goes(*broker)) {
+            let kept = next.removing.remove(place);
+            room.keep(of_topic, kept);
+        } else if let Some(broker) = room.add(of_topic, &next.replicas) {
+            next.replicas.push(broker);
+        } else {
+            break;
+        }
+        arrange(next);
+    }
+    if next.removing.is_empty() {
+        next.adding.clear();
     }
 }
 
-/// Never the leader, and those that are in sync last: as many stay as a write needs. Without a leader nothing is known of the
-/// replicas, and all stay.
-fn remove_surplus(next: &mut PartitionState, of_topic: &mut Load, room: &mut Room<'_>) {
-    let Some(leader) = next.leader.filter(|_| !next.recovering) else { return };
-    while next.replicas.len() > next.replication_factor as usize {
+/// Those that are in sync last, and the leader only if its broker is about to go for good: as many stay as a write needs.
+fn remove_surplus(next: &mut PartitionState, topic: Uuid, of_topic: &mut Load, room: &mut Room<'_>) {
+    while next.wanted().count() > next.replication_factor as usize {
+        let Some(leader) = next.leader else { return };
         let known: Vec<_> = next.isr.iter().chain(&next.elr).chain(&next.last_known_elr).map(|r| r.broker).collect();
-        let followers = next.replicas.iter().copied().filter(|broker| *broker != leader);
-        let (known, others): (Vec<_>, Vec<_>) = followers.partition(|broker| known.contains(broker));
-        let candidates = match others.is_empty() {
-            false => others,
-            true if next.isr.len() > next.min_in_sync_replicas as usize => known,
-            true => return,
+        let wanted: Vec<_> = next.wanted().collect();
+        let (known, others): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|broker| known.contains(broker));
+        let can_go = |broker: &i32| {
+            (*broker != leader || room.goes(leader)) && release(&mut next.clone(), &[*broker], topic, room.members())
         };
-        let Some(gone) = room.remove(of_topic, &next.replicas, &candidates) else { return };
-        for brokers in [&mut next.replicas, &mut next.adding, &mut next.removing] {
-            brokers.retain(|broker| *broker != gone);
-        }
-        next.isr.retain(|replica| replica.broker != gone);
+        let candidates: Vec<_> = if others.is_empty() { known } else { others }.into_iter().filter(can_go).collect();
+        let Some(gone) = room.remove(of_topic, &wanted, &candidates) else { return };
+        release(next, &[gone], topic, room.members());
     }
 }
 

@@ -71,7 +71,7 @@ pub fn slices(
     }
     let (mut changed, mut of_topic) = (Vec::new(), Load::default());
     let placed = present.values().flat_map(|slice| &slice.partitions);
-    placed.for_each(|partition| of_topic.add(&partition.replicas));
+    placed.for_each(|partition| of_topic.count(partition));
     for first_index in (0..wanted.partitions).step_by(PARTITIONS_PER_SLICE as usize) {
         let mut slice = match present.get(&first_index) {
             Some(slice) => Cow::Borrowed(*slice),
@@ -136,6 +136,7 @@ fn new_partition(
         last_known_elr: Vec::new(),
         fault: None,
         recovering: false,
+        unclean_leader_epoch: None,
         min_in_sync_replicas: wanted.min_in_sync_replicas.clamp(1, factor),
         replication_factor: factor,
         unclean_recovery: UncleanRecovery::default(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use taffrail_crds::cluster::Rebalance;
 use taffrail_crds::id::Id;
 use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::liveness::Liveness;
+use super::moves::Tally;
 use super::plan::{Facts, Plan, plan};
 use super::slices::Unplaced;
 use super::topics;
@@ -28,12 +30,13 @@ use crate::context::Context;
 use crate::controller::object::document;
 use crate::election::Leadership;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
+use crate::metrics::ControllerMetrics;
 
 /// How often silence is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
 /// How long a round waits for the watch to show what it wrote.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// How often leadership goes back to the preferred replicas.
+/// How often leadership goes back to the preferred replicas, and it is looked at how even brokers are.
 const BALANCE: Duration = Duration::from_mins(1);
 /// Slices that are written at a time.
 const WRITES: usize = 8;
@@ -58,6 +61,8 @@ pub struct Parts {
     pub liveness: Arc<Mutex<Liveness>>,
     /// Deletes data of topics whose time is over.
     pub purger: Arc<dyn Purger>,
+    /// What is counted of it.
+    pub metrics: ControllerMetrics,
 }
 
 /// Acts as controller whenever the broker is elected, until `stop`.
@@ -75,7 +80,7 @@ struct Task {
     operations: Range<i64>,
     /// What was last said of topics without slices.
     said: Vec<(String, Unplaced)>,
-    /// When leadership last went back to the preferred replicas, by the context's monotonic clock.
+    /// When leadership last went back to the preferred replicas, and it was looked at how even brokers are, by the context's monotonic clock.
     balanced: Duration,
 }
 
@@ -184,8 +189,10 @@ impl Task {
             brokers: image.brokers.values().map(|stored| &stored.spec).collect(),
             slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),
             topics: topics::wanted(image),
+            recoveries: topics::recoveries(image),
             liveness: &self.parts.liveness.lock(),
             balance,
+            rebalance: image.cluster.as_ref().is_some_and(|cluster| cluster.spec.spec.rebalance == Rebalance::On),
             acting: term.since,
             now,
             wall_millis: context.wall_millis(),
@@ -223,6 +230,11 @@ impl Task {
             tracing::warn!(broker, fenced, "a broker {}", if fenced { "is silent: fenced" } else { "is alive" });
         }
         self.write_slices(round, plan.slices, written).await?;
+        if plan.moves != Tally::default() {
+            let Tally { begun, completed, cancelled } = plan.moves;
+            self.parts.metrics.count_moves(begun, completed, cancelled);
+            tracing::info!(begun, completed, cancelled, "partitions move to other brokers");
+        }
         self.purge(round, plan.purge, written).await
     }
 
@@ -272,7 +284,8 @@ impl Task {
         replace(store, (Key::State, &state.object), &next, written).await
     }
 
-    /// Answers the topic once its data is gone on all its brokers. One that is fenced would not answer.
+    /// Answers the topic once its data is gone on all its brokers. One that is fenced would not answer. From the others goes what
+    /// may be left of replicas that have moved away, as far as they can be asked now.
     fn purge_data<'a>(&'a self, round: &Round<'a>, topic: Uuid) -> BoxFuture<'a, Option<Uuid>> {
         let Round { image, term, .. } = *round;
         let partitions = image.slices_of(topic).flat_map(|slice| &slice.spec.partitions);
@@ -281,11 +294,18 @@ impl Task {
         if !brokers.iter().all(answers) {
             return Box::pin(std::future::ready(None));
         }
+        let others: Vec<_> =
+            image.brokers.keys().copied().filter(|other| !brokers.contains(other) && answers(other)).collect();
         Box::pin(async move {
             for broker in brokers {
                 if let Err(error) = self.parts.purger.purge(broker, topic, term.epoch).await {
                     tracing::warn!(%topic, broker, %error, "a deleted topic's data is not gone yet");
                     return None;
+                }
+            }
+            for broker in others {
+                if let Err(error) = self.parts.purger.purge(broker, topic, term.epoch).await {
+                    tracing::warn!(%topic, broker, %error, "what this broker may have had of a deleted topic stays there");
                 }
             }
             Some(topic)

@@ -1,8 +1,11 @@
 //! What the accepted Topics ask of the controller.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use kube::ResourceExt;
 use taffrail_crds::Topic;
+use taffrail_crds::recover::{RECOVER_ANNOTATION, Recovery, parse};
 use taffrail_crds::slice::Tombstone;
 use uuid::Uuid;
 
@@ -34,6 +37,20 @@ fn of(id: Uuid, topic: &Topic, image: &Image) -> Wanted {
         current: is_current && cluster.is_some(),
         tombstone: deletes_data(topic).then(|| tombstone(topic)),
     }
+}
+
+/// What people command for partitions that wait for them: on Topics, and for internal topics on the Cluster. What cannot be read
+/// commands nothing.
+pub fn recoveries(image: &Image) -> BTreeMap<(Uuid, i32), Recovery> {
+    let of_topics = image.accepted().filter_map(|(id, topic)| Some((id, topic.annotations().get(RECOVER_ANNOTATION)?)));
+    let cluster = image.cluster.as_ref().map(|stored| stored.spec.annotations());
+    let internal = image.state.iter().flat_map(|state| &state.spec.internal_topics);
+    let of_internal = internal
+        .filter_map(|topic| Some((topic.topic_id.0, cluster?.get(&format!("{RECOVER_ANNOTATION}.{}", topic.name))?)));
+    let commands = |(id, text): (Uuid, &String)| {
+        parse(text).unwrap_or_default().into_iter().map(move |command| ((id, command.partition), command))
+    };
+    of_topics.chain(of_internal).flat_map(commands).collect()
 }
 
 /// The times of a tombstone, in milliseconds since 1970; `None`: they cannot be read.

@@ -5,6 +5,8 @@ use taffrail_crds::slice::Replica;
 
 use crate::cluster::Session;
 use crate::cluster::controller::members::LogEnd;
+use crate::storage::Extent;
+use crate::storage::leader_epochs::LeaderEpochs;
 
 /// A replica that must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,16 +64,27 @@ fn must_have_log(state: &PartitionState, me: Session, was_here: bool) -> bool {
     let counts = state.isr.contains(&present) || state.elr.contains(&present);
     // Whoever was elected without proof, or is asked for what it has, was last known to have it.
     let was_elected = state.recovering && state.leader == Some(me.broker);
-    let is_asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker);
-    counts && was_here || was_elected || is_asked
+    counts && was_here || was_elected || is_asked(state, me)
 }
 
-/// What the controller is told of a log that was last known to have every acknowledged record, while nobody leads.
-///
-/// `log`: its newest epoch, −1 for one without, and its end, if there is a log.
-pub(super) fn log_end(state: &PartitionState, me: Session, log: Option<(i32, i64)>) -> Option<LogEnd> {
-    let is_asked = state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker);
-    is_asked.then(|| log.map_or(LogEnd::NONE, |(epoch, end)| LogEnd { epoch, end }))
+/// Whether the controller wants to know where this broker's log ends: nobody leads, and it was last known to have every
+/// acknowledged record.
+pub fn is_asked(state: &PartitionState, me: Session) -> bool {
+    state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker)
+}
+
+/// What the controller is told of the log, if there is one, of a partition that it [asks](is_asked) for. To be read when what
+/// this broker did for the partition before has ended.
+pub fn log_end(state: &PartitionState, log: Option<(Extent, &LeaderEpochs)>) -> LogEnd {
+    let none = LogEnd::none(state.leader_epoch);
+    log.map_or(none, |(extent, epochs)| LogEnd::of(state.leader_epoch, extent, epochs))
+}
+
+/// Whether one that leads, and was elected without proof, says that it has found its log: once so many are in sync that it is
+/// not alone with it.
+pub fn has_recovered(state: &PartitionState) -> bool {
+    let enough = state.min_in_sync_replicas.max(2).min(state.replicas.len() as i32);
+    state.recovering && state.isr.len() as i32 >= enough
 }
 
 #[cfg(test)]
@@ -107,9 +120,27 @@ mod tests {
         let before = Replica { broker: 0, incarnation: 9 };
         let asked = PartitionState { isr: vec![], leader: None, last_known_elr: vec![before], ..lost.clone() };
         assert_eq!(fault(&asked, ME, None, None), Some(Fault::MissingLog));
-        assert_eq!(log_end(&asked, ME, None), Some(LogEnd::NONE));
-        assert_eq!(log_end(&asked, ME, Some((3, 70))), Some(LogEnd { epoch: 3, end: 70 }));
-        assert_eq!(log_end(&lost, ME, Some((3, 70))), None);
+        assert!(is_asked(&asked, ME) && !is_asked(&lost, ME));
+        assert_eq!(log_end(&asked, None), LogEnd::none(3));
+        let (mut epochs, extent) = (LeaderEpochs::new(), Extent { start: 0, end: 70 });
+        epochs.appended(2, 0, 70);
+        let end = LogEnd { leader_epoch: 3, epoch: 2, end: 70 };
+        assert_eq!(log_end(&asked, Some((extent, &epochs))), end);
+    }
+
+    #[test]
+    fn l9_one_that_was_elected_without_proof_has_found_its_log_when_it_is_not_alone_with_it() {
+        let of = |replicas: i32, in_sync: i32, min_in_sync_replicas| {
+            let isr = (0..in_sync).map(|broker| Replica { broker, incarnation: 10 }).collect();
+            let replicas = (0..replicas).collect();
+            PartitionState { replicas, isr, min_in_sync_replicas, recovering: true, ..state(3, 8) }
+        };
+        for (replicas, in_sync, min_in_sync, found) in
+            [(1, 1, 1, true), (2, 1, 1, false), (2, 2, 1, true), (3, 2, 3, false), (3, 3, 3, true), (3, 2, 2, true)]
+        {
+            assert_eq!(has_recovered(&of(replicas, in_sync, min_in_sync)), found, "{in_sync} of {replicas}");
+        }
+        assert!(!has_recovered(&PartitionState { recovering: false, ..of(1, 1, 1) }));
     }
 
     #[test]

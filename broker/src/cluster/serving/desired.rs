@@ -120,6 +120,7 @@ mod tests {
             last_known_elr: vec![],
             fault: Some("broker 1 does not answer".to_owned()),
             recovering: false,
+            unclean_leader_epoch: None,
             min_in_sync_replicas: 1,
             replication_factor: 1,
             unclean_recovery: UncleanRecovery::Balanced,

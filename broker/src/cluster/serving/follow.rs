@@ -1,7 +1,7 @@
 //! Following leaders.
 
 use super::desired::Role;
-use super::{Change, Outcome, Serving};
+use super::{Change, Outcome, Serving, is_in_sync};
 use crate::replication::fetcher::Following;
 use crate::storage::PartitionId;
 
@@ -31,9 +31,11 @@ impl Serving {
                 leader,
                 leader_epoch: state.leader_epoch,
                 high_watermark: slot.high_watermark,
-                recovering: state.recovering,
+                in_sync: is_in_sync(&state, self.me),
             };
-            slot.follow = Some(self.followers.follow(log, served.settings.clone(), following));
+            let follow = self.followers.follow(log.clone(), served.settings.clone(), following);
+            slot.partition.followed(log, &follow);
+            slot.follow = Some(follow);
         }
         Outcome::Done
     }

@@ -165,11 +165,11 @@ fn json(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.strip_prefix(&[VERSION])?).ok()
 }
 
-fn key(prefix: &[u8], topic: Uuid, index: i32) -> Vec<u8> {
+pub(super) fn key(prefix: &[u8], topic: Uuid, index: i32) -> Vec<u8> {
     [prefix, topic.as_bytes(), &index.to_be_bytes()].concat()
 }
 
-fn partition_of(key: &[u8], prefix: &[u8]) -> Option<(Uuid, i32)> {
+pub(super) fn partition_of(key: &[u8], prefix: &[u8]) -> Option<(Uuid, i32)> {
     let (topic, index) = key.strip_prefix(prefix)?.split_at_checked(16)?;
     Some((Uuid::from_slice(topic).ok()?, i32::from_be_bytes(index.try_into().ok()?)))
 }

@@ -126,9 +126,10 @@ impl Serving {
         log: Arc<dyn Log>,
     ) -> (PartitionId, Result<Partition, NotLed>) {
         let Some(served) = self.served.get(&id.topic) else { return (id, Err(StorageError::Closed.into())) };
+        let known = served.slots.get(id.index as usize).map_or(0, |slot| slot.high_watermark);
         let replicated = Replicated {
             view: view(state, self.me),
-            high_watermark: served.slots.get(id.index as usize).map_or(0, |slot| slot.high_watermark),
+            high_watermark: known.max(self.watermarks.lock().known(&*log)),
             proposals: self.proposals.clone(),
         };
         let term = Term { epoch: Some(state.leader_epoch), replicated: Some(replicated) };

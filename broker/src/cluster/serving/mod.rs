@@ -6,14 +6,18 @@
 //! epoch it leads. It never makes an empty log where there was one: what it cannot serve it reports to the controller as a
 //! fault, and goes on with the rest. What another leads and this broker has a replica of, it follows.
 
+mod changes;
 mod check;
 mod desired;
 mod follow;
 mod kept;
 mod lead;
+mod leftovers;
+mod watermarks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -21,18 +25,22 @@ use taffrail_crds::slice::Replica;
 use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
+pub use self::check::{has_recovered, is_asked, log_end};
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
+use self::leftovers::Leftovers;
+use self::watermarks::{Mark, Watermarks};
 use super::Session;
 use super::controller::members::LogEnd;
 use super::image::{Image, Objects, Stored};
 use super::purge::is_over;
 use crate::context::Context;
 use crate::metadata::MetadataStore;
+use crate::metrics::ReplicationMetrics;
 use crate::partition::Partition;
 use crate::peers::Peers;
 use crate::replication::fetcher::{Follow, Followers};
-use crate::replication::{Proposals, View};
+use crate::replication::{KnownEnd, Proposals, View};
 use crate::storage::{Log, PartitionId, Storage, StorageError, blocking};
 use crate::topics::{Assignment, Settings, Topic, Topics};
 
@@ -51,12 +59,17 @@ pub struct Serving {
     peers: Arc<Peers>,
     followers: Arc<Followers>,
     proposals: Arc<Proposals>,
+    metrics: ReplicationMetrics,
     me: Session,
     kept: Arc<Mutex<Kept>>,
+    watermarks: Arc<Mutex<Watermarks>>,
+    /// When those were kept last.
+    marked_at: Duration,
     /// Slices as they were kept last.
     remembered: Objects<(Uuid, i32), PartitionSliceSpec>,
     faults: Faults,
     ends: Ends,
+    leftovers: Leftovers,
     served: BTreeMap<Uuid, Served>,
 }
 
@@ -71,7 +84,7 @@ struct Slot {
     partition: Partition,
     /// The replica, while it follows.
     follow: Option<Follow>,
-    /// As this process knew it before this slot: never above the true one.
+    /// As this process knew it before this slot, as far as it still holds: never above the true one.
     high_watermark: i64,
 }
 
@@ -98,14 +111,18 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// This broker.
     pub me: Session,
+    /// What is counted of it.
+    pub metrics: ReplicationMetrics,
 }
 
 impl Serving {
     /// Serves nothing yet. Blocks.
     pub fn new(parts: Parts) -> Result<Self, StorageError> {
-        let Parts { context, storage, store, topics, peers, me } = parts;
+        let Parts { context, storage, store, topics, peers, me, metrics } = parts;
         let kept = Arc::new(Mutex::new(Kept::open(storage.meta())?));
-        let followers = Followers::new(context.clone(), &peers, me);
+        let watermarks = Arc::new(Mutex::new(Watermarks::open(storage.meta())?));
+        let marked_at = context.clock().since_boot();
+        let followers = Followers::new(context.clone(), &peers, me, metrics.clone());
         let proposals = Arc::default();
         Ok(Self {
             context,
@@ -115,13 +132,22 @@ impl Serving {
             peers,
             followers,
             proposals,
+            metrics,
             me,
             kept,
+            watermarks,
+            marked_at,
             remembered: Objects::new(),
             faults: Faults::new(),
             ends: Ends::new(),
+            leftovers: Leftovers::default(),
             served: BTreeMap::new(),
         })
+    }
+
+    /// Whether its storage takes records.
+    pub fn takes_records(&self) -> bool {
+        self.storage.takes_appends()
     }
 
     /// What it cannot serve, and replicas that have stopped to follow.
@@ -150,6 +176,9 @@ impl Serving {
 
     /// Serves what the image says.
     pub async fn follow(&mut self, image: &Image) -> Outcome {
+        if let Some(cluster) = &image.cluster {
+            self.followers.set_catch_up_rate(cluster.spec.spec.catch_up_rate());
+        }
         self.remember(image).await;
         let wanted = self.desired(image).await;
         let gone: Vec<_> = self.served.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
@@ -157,6 +186,7 @@ impl Serving {
         for (id, desired) in wanted {
             changes.extend(self.adopt(id, desired).await);
         }
+        self.ends = self.log_ends().await;
         if changes.iter().any(|change| !change.to_lead.is_empty()) {
             // To open logs takes a moment, in which a topic that is there shall not pass for unknown.
             self.publish(&changes, &gone);
@@ -172,15 +202,29 @@ impl Serving {
         if led == Outcome::Done { followed } else { led }
     }
 
-    /// Partitions that it was elected for without proof, and whose log it has found and serves. While more replicas shall
-    /// be in sync than are, others may still have to give up what this one never had.
-    pub fn recovered(&self) -> BTreeSet<(Uuid, i32)> {
-        let found = self.slots().filter(|(_, slot)| {
-            let state = &slot.place.state;
-            let enough = state.min_in_sync_replicas.max(2).min(state.replicas.len() as i32);
-            state.recovering && slot.partition.is_local() && state.isr.len() as i32 >= enough
-        });
-        found.map(|(topic, slot)| (topic, slot.place.state.index)).collect()
+    /// Partitions that it was elected for without proof, and whose log it has found and serves, with their leader epochs.
+    pub fn recovered(&self) -> BTreeMap<(Uuid, i32), i32> {
+        let found = self.slots().filter(|(_, slot)| slot.partition.is_local() && has_recovered(&slot.place.state));
+        found.map(|(topic, slot)| ((topic, slot.place.state.index), slot.place.state.leader_epoch)).collect()
+    }
+
+    /// Where logs end of partitions that nobody leads, now that nobody writes to them any more. A storage that does not answer
+    /// says nothing: nothing must not pass for an empty log.
+    async fn log_ends(&self) -> Ends {
+        let asked = self.slots().filter(|(_, slot)| is_asked(&slot.place.state, self.me));
+        let asked: Vec<_> = asked.map(|(topic, slot)| (topic, slot.place.state.clone())).collect();
+        if asked.is_empty() {
+            return Ends::new();
+        }
+        let storage = self.storage.clone();
+        let Ok(logs) = blocking(move || Ok(storage.logs())).await else { return Ends::new() };
+        let found = |log: &Arc<dyn Log>| (log.partition(), (log.extent(), log.leader_epochs()));
+        let found: HashMap<_, _> = logs.iter().map(found).collect();
+        let end = |(topic, state): &(Uuid, PartitionState)| {
+            let log = found.get(&PartitionId { topic: *topic, index: state.index });
+            ((*topic, state.index), log_end(state, log.map(|(extent, epochs)| (*extent, &**epochs))))
+        };
+        asked.iter().map(end).collect()
     }
 
     fn slots(&self) -> impl Iterator<Item = (Uuid, &Slot)> {
@@ -189,8 +233,40 @@ impl Serving {
 
     /// Ends serving. Names stay known: clients shall not think the topics gone.
     pub async fn stop(&mut self) {
-        for served in std::mem::take(&mut self.served).into_values() {
-            stop(served.slots).await;
+        let served = std::mem::take(&mut self.served);
+        let topics = served.keys().copied().collect();
+        let mut known = HashMap::new();
+        for (topic, served) in served {
+            let ids: Vec<_> = served.slots.iter().map(|slot| slot.mark_id(topic)).collect();
+            let ended = futures::future::join_all(served.slots.into_iter().map(Slot::end)).await;
+            known.extend(ids.into_iter().zip(ended).filter_map(|(id, end)| Some((id?, end.high_watermark))));
+        }
+        self.keep_marks(known, topics).await;
+    }
+
+    /// Keeps the high watermarks that are known here now and then, for the next start.
+    pub async fn keep_watermarks(&mut self) {
+        let now = self.context.clock().since_boot();
+        if now.saturating_sub(self.marked_at) < watermarks::INTERVAL {
+            return;
+        }
+        self.marked_at = now;
+        let known = self.slots().filter_map(|(topic, slot)| Some((slot.mark_id(topic)?, slot.high_watermark())));
+        let (known, topics) = (known.collect(), self.served.keys().copied().collect());
+        self.keep_marks(known, topics).await;
+    }
+
+    async fn keep_marks(&self, known: HashMap<PartitionId, i64>, topics: BTreeSet<Uuid>) {
+        let (storage, watermarks) = (self.storage.clone(), self.watermarks.clone());
+        let keep = move || {
+            let logs = storage.logs();
+            let mark = |log: &Arc<dyn Log>| Some((log.partition(), Mark::of(&**log, *known.get(&log.partition())?)?));
+            // A topic that is not served just now may come back as long as its logs are there.
+            let is_there = |topic| topics.contains(&topic) || logs.iter().any(|log| log.partition().topic == topic);
+            watermarks.lock().keep(logs.iter().filter_map(mark), is_there)
+        };
+        if let Err(error) = blocking(keep).await {
+            tracing::warn!(%error, "high watermarks could not be kept on this broker's disk: the next time tries again");
         }
     }
 
@@ -224,20 +300,17 @@ impl Serving {
         let storage = self.storage.clone();
         // A storage that has closed has no logs.
         let logs = blocking(move || Ok(storage.logs())).await.unwrap_or_default();
-        let found = |log: &Arc<dyn Log>| (log.leader_epochs().latest().unwrap_or(-1), log.extent().end);
-        let found: HashMap<_, _> = logs.iter().map(|log| (log.partition(), found(log))).collect();
-        let (mut faults, mut ends) = (Faults::new(), Ends::new());
+        let newest = |log: &Arc<dyn Log>| log.leader_epochs().latest().unwrap_or(-1);
+        let newest: HashMap<_, _> = logs.iter().map(|log| (log.partition(), newest(log))).collect();
+        let mut faults = Faults::new();
         {
             let kept = self.kept.lock();
             for (topic, desired) in &mut wanted {
                 self.pad(*topic, desired);
                 for place in &mut desired.partitions {
                     let id = PartitionId { topic: *topic, index: place.state.index };
-                    let log = found.get(&id).copied();
-                    let end = check::log_end(&place.state, self.me, log);
-                    ends.extend(end.map(|end| ((*topic, id.index), end)));
-                    let epoch = log.map(|(epoch, _)| epoch);
-                    let Some(fault) = check::fault(&place.state, self.me, epoch, kept.led(id)) else { continue };
+                    let log = newest.get(&id).copied();
+                    let Some(fault) = check::fault(&place.state, self.me, log, kept.led(id)) else { continue };
                     match place.role {
                         Role::Lead => place.role = Role::Offline(fault.to_string()),
                         Role::Follow { leader } => place.role = Role::Forward { leader },
@@ -247,7 +320,7 @@ impl Serving {
                 }
             }
         }
-        (self.faults, self.ends) = (faults, ends);
+        self.faults = faults;
         wanted
     }
 
@@ -283,13 +356,14 @@ impl Serving {
         let (mut kept, mut ending) = (Vec::with_capacity(desired.partitions.len()), Vec::new());
         for place in &desired.partitions {
             let old = before.next();
+            changes::count(&self.metrics, old.as_ref().map(|old| &old.place), place);
             changed |= old.as_ref().is_none_or(|old| old.place != *place || old.is_waiting());
             let (same, other) = match old {
                 Some(old) if is_same(&old.place, place) && !old.is_waiting() => (Some(old), None),
                 other => (None, other),
             };
             kept.push(same);
-            ending.push(async { Some(other?.stop().await) });
+            ending.push(async { Some(other?.end().await) });
         }
         let ended = futures::future::join_all(ending).await;
         stop(before.collect()).await;
@@ -302,7 +376,7 @@ impl Serving {
             } else {
                 begin.push(index);
                 let id = PartitionId { topic: id, index: index as i32 };
-                slots.push(self.slot(id, place, ended.unwrap_or_default()));
+                slots.push(self.slot(id, place, ended));
             }
         }
         let of =
@@ -313,8 +387,15 @@ impl Serving {
         changed.then_some(Change { topic: id, renamed, to_lead, to_follow })
     }
 
-    fn slot(&self, id: PartitionId, place: Place, high_watermark: i64) -> Slot {
+    fn slot(&self, id: PartitionId, place: Place, known: Option<KnownEnd>) -> Slot {
+        let high_watermark = known.map_or(0, |known| match place.role {
+            Role::Lead => known.high_watermark,
+            _ => known.under(&place.state),
+        });
         self.proposals.forget_others(id, place.state.leader_epoch);
+        // While it has no replica it does not see what is lost on purpose.
+        let has_replica = place.state.replicas.contains(&self.me.broker);
+        let high_watermark = if has_replica { high_watermark } else { 0 };
         let partition = match &place.role {
             Role::Lead => Partition::offline(id, Some("its leader is about to begin".to_owned())),
             Role::Follow { leader } | Role::Forward { leader } => {
@@ -370,23 +451,46 @@ impl Slot {
         if place.role == Role::Lead && place.state.partition_epoch != self.place.state.partition_epoch {
             self.partition.adopt(view(&place.state, me));
         }
+        if let Some(follow) = &self.follow {
+            follow.set_in_sync(is_in_sync(&place.state, me));
+        }
         Self { place, ..self }
     }
 
+    /// Whose high watermark it knows, for the next start. While records may have been lost, what is known may be cut yet.
+    fn mark_id(&self, topic: Uuid) -> Option<PartitionId> {
+        let state = &self.place.state;
+        let is_known = !state.recovering && (self.partition.is_local() || self.follow.is_some());
+        is_known.then_some(PartitionId { topic, index: state.index })
+    }
+
+    /// As it is known here now.
+    fn high_watermark(&self) -> i64 {
+        let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
+        let followed = self.follow.as_ref().map_or(0, Follow::high_watermark);
+        self.high_watermark.max(led).max(followed)
+    }
+
     /// Ends it, when what is in flight is in the log; answers the high watermark as far as it is known here.
-    async fn stop(self) -> i64 {
+    async fn end(self) -> KnownEnd {
+        let leader_epoch = self.place.state.leader_epoch;
         self.partition.stop().await;
         let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
         let followed = match self.follow {
             Some(follow) => follow.stop().await,
             None => 0,
         };
-        self.high_watermark.max(led).max(followed)
+        KnownEnd { high_watermark: self.high_watermark.max(led).max(followed), leader_epoch }
     }
 }
 
 fn view(state: &PartitionState, me: Session) -> View {
     View::of(state, Replica { broker: me.broker, incarnation: me.incarnation })
+}
+
+/// In sync in the very session: a broker that has started again is not until the controller says so (M6).
+fn is_in_sync(state: &PartitionState, me: Session) -> bool {
+    state.isr.contains(&Replica { broker: me.broker, incarnation: me.incarnation })
 }
 
 /// The same leadership, seen from here.
@@ -406,10 +510,14 @@ fn assignment(place: &Place) -> Assignment {
         partition_epoch: state.partition_epoch,
         replicas: state.replicas.clone(),
         isr: state.isr.iter().map(|Replica { broker, .. }| *broker).collect(),
+        min_in_sync_replicas: state.min_in_sync_replicas,
+        recovering: state.recovering,
+        adding: state.adding.clone(),
+        removing: state.removing.clone(),
         fault,
     }
 }
 
 async fn stop(slots: Vec<Slot>) {
-    futures::future::join_all(slots.into_iter().map(Slot::stop)).await;
+    futures::future::join_all(slots.into_iter().map(Slot::end)).await;
 }

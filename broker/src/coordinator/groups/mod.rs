@@ -54,7 +54,7 @@ pub enum GroupsError {
 /// What is to be made at start.
 pub fn topic() -> NewTopic {
     let config = vec![("retention.ms".to_owned(), "-1".to_owned())];
-    NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), config }
+    NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), replication_factor: None, config }
 }
 
 /// Where the coordinator of a group is.

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::cluster::Session;
+use crate::metrics::ReplicationMetrics;
 use crate::peers::{Peer, wire};
 use crate::replication::follower::{Answer, Outcome, Position};
 use crate::storage::PartitionId;
@@ -49,6 +50,8 @@ pub(super) enum ToLine {
 pub(super) enum Event {
     /// The stream is a new one, on which nothing was asked yet.
     Connected,
+    /// The stream broke, and is made anew.
+    Lost,
     /// What the leader sent, and the room that it takes until it is written.
     Answer(Answer, Option<Arc<OwnedSemaphorePermit>>),
 }
@@ -68,13 +71,18 @@ struct Line {
     ended: Vec<FetchPosition>,
     room: Arc<Semaphore>,
     most: usize,
+    metrics: ReplicationMetrics,
 }
 
 /// Begins the line to a leader. It ends when nobody can use it any more.
-pub(super) fn start(peer: Arc<Peer>, me: Session, room: Arc<Semaphore>) -> mpsc::UnboundedSender<ToLine> {
+pub(super) fn start(
+    peer: Arc<Peer>,
+    me: Session,
+    (room, most): (Arc<Semaphore>, usize),
+    metrics: ReplicationMetrics,
+) -> mpsc::UnboundedSender<ToLine> {
     let (words, queue) = mpsc::unbounded_channel();
-    let most = room.available_permits();
-    let line = Line { me, sinks: BTreeMap::new(), due: BTreeMap::new(), ended: Vec::new(), room, most };
+    let line = Line { me, sinks: BTreeMap::new(), due: BTreeMap::new(), ended: Vec::new(), room, most, metrics };
     tokio::spawn(line.run(peer, queue));
     words
 }
@@ -94,6 +102,7 @@ impl Line {
                 Ok(false) => return,
                 Err(error) => {
                     tracing::debug!(error = error.message, "the stream of a leader ended");
+                    self.tell_all(|| Event::Lost);
                     pause = if begun.elapsed() > PAUSE.1 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
                     tokio::time::sleep(pause).await;
                 }
@@ -111,10 +120,7 @@ impl Line {
         peer.reached();
         self.due.clear();
         self.ended.clear();
-        for sink in self.sinks.values() {
-            // One that has ended says so in the queue.
-            let _ = sink.events.send(Event::Connected);
-        }
+        self.tell_all(|| Event::Connected);
         let (mut words, mut waiting) = (Vec::new(), None);
         while !self.sinks.is_empty() {
             let has_words = !self.due.is_empty() || !self.ended.is_empty();
@@ -141,6 +147,13 @@ impl Line {
             }
         }
         Ok(true)
+    }
+
+    fn tell_all(&self, event: impl Fn() -> Event) {
+        for sink in self.sinks.values() {
+            // One that has ended says so in the queue.
+            let _ = sink.events.send(event());
+        }
     }
 
     fn hear(&mut self, word: ToLine) {
@@ -190,6 +203,7 @@ impl Line {
             let Some(sent) = &part.partition else { continue };
             let Some(sink) = self.sinks.get(&wire::partition_id(sent)) else { continue };
             let bytes = bytes_of(&part);
+            self.metrics.received_bytes.inc_by(bytes as u64);
             let taken = if bytes == 0 { None } else { room.split(bytes.min(room.num_permits())) };
             // One that has ended says so in the queue.
             let _ = sink.events.send(Event::Answer(decode(sent.leader_epoch, part), taken.map(Arc::new)));
@@ -209,12 +223,12 @@ async fn room_for(room: &Arc<Semaphore>, most: usize, message: Option<&FetchResp
 }
 
 fn decode(leader_epoch: i32, part: FetchedPart) -> Answer {
-    let FetchedPart { batches, high_watermark, log_start, answers, diverging, restart, error, .. } = part;
+    let FetchedPart { batches, high_watermark, log_start, log_end, answers, diverging, restart, error, .. } = part;
     let outcome = match (error, diverging) {
         (Some(_), _) => Outcome::Refused,
         (None, Some(parted)) => Outcome::Diverges(parted.epoch, parted.end),
         (None, None) if restart => Outcome::Deleted,
         (None, None) => Outcome::Matches,
     };
-    Answer { leader_epoch, batches, high_watermark, log_start, answers, outcome }
+    Answer { leader_epoch, batches, high_watermark, log_start, log_end, answers, outcome }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,10 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Known;
 use super::line::{Event, Followed, ToLine};
+use super::pace::Pace;
+use super::{Known, Progress};
 use crate::context::Context;
-use crate::replication::follower::{Answer, Effect, Failure, Follower, Held};
+use crate::replication::follower::{Answer, Effect, Failure, Follower, Held, Outcome, Position};
 use crate::storage::{Append, Log, StorageError, Ticket};
 use crate::topics::Settings;
 
@@ -39,6 +39,11 @@ pub(super) struct Task {
     pause: Duration,
     /// Why it paused last.
     why: Option<String>,
+    pace: Pace,
+    /// There is a stream, or there will be soon: whoever asks for more is answered.
+    is_connected: bool,
+    /// The leader is there, and serves the partition to this replica.
+    is_heard: bool,
 }
 
 /// An operation that the log has not answered, and the room that its bytes take.
@@ -60,9 +65,23 @@ impl Task {
         settings: Arc<ArcSwap<Settings>>,
         follower: Follower,
         known: Arc<Known>,
+        pace: Pace,
     ) -> Self {
         let (in_flight, pause) = (VecDeque::new(), PAUSE.0);
-        Self { log, context, settings, follower, known, in_flight, again: None, pause, why: None }
+        Self {
+            log,
+            context,
+            settings,
+            follower,
+            known,
+            in_flight,
+            again: None,
+            pause,
+            why: None,
+            pace,
+            is_connected: true,
+            is_heard: false,
+        }
     }
 
     /// Until told to stop; what is in flight then is waited for.
@@ -74,7 +93,7 @@ impl Task {
         stop: CancellationToken,
     ) {
         loop {
-            while let Some(position) = self.follower.ask() {
+            if let Some(position) = self.ask() {
                 // A line ends with the runtime only.
                 let _ = line.send(ToLine::Tell(followed, position));
             }
@@ -87,9 +106,13 @@ impl Task {
                     self.again = None;
                     self.follower.again();
                 }
+                () = self.pace.turn() => {}
                 Some(event) = events.recv() => self.hear(event),
             }
         }
+        self.pace.give_up();
+        self.is_heard = false;
+        self.publish();
         let _ = line.send(ToLine::End(followed));
         while !self.in_flight.is_empty() {
             let result = oldest(&mut self.in_flight).await;
@@ -97,18 +120,41 @@ impl Task {
         }
     }
 
+    /// What is to be told now: a demand, when this replica may make one, or how far it is.
+    fn ask(&mut self) -> Option<Position> {
+        if !self.is_connected {
+            return None;
+        }
+        let allowed =
+            if self.follower.wants() { self.pace.allows(self.follower.is_matched(), Instant::now()) } else { None };
+        match allowed {
+            Some(max_bytes) => Some(self.follower.demand(max_bytes)),
+            None => self.follower.report(),
+        }
+    }
+
     fn hear(&mut self, event: Event) {
         match event {
             Event::Connected => {
+                self.is_connected = true;
                 self.again = None;
                 self.follower.again();
+            }
+            Event::Lost => {
+                (self.is_connected, self.is_heard) = (false, false);
+                // What a leader that is away does not send, others may copy.
+                self.pace.give_up();
+                self.publish();
             }
             Event::Answer(answer, room) => self.take(answer, room.as_ref()),
         }
     }
 
     fn take(&mut self, answer: Answer, room: Option<&Arc<OwnedSemaphorePermit>>) {
+        let bytes = answer.answers.map(|_| answer.batches.iter().map(Bytes::len).sum::<usize>() as u64);
+        self.is_heard = answer.outcome != Outcome::Refused;
         let effects = self.follower.answer(answer);
+        self.pace.heard(bytes, self.follower.lag(), Instant::now());
         if effects.iter().any(|effect| matches!(effect, Effect::Append(..))) {
             (self.pause, self.why) = (PAUSE.0, None);
         }
@@ -144,6 +190,7 @@ impl Task {
                 Effect::Fault(why) => {
                     tracing::error!(partition = ?self.log.partition(), why, "the replica has stopped");
                     self.known.fault.store(Some(Arc::new(why)));
+                    self.pace.give_up();
                     continue;
                 }
             };
@@ -156,6 +203,7 @@ impl Task {
             tracing::warn!(partition = ?self.log.partition(), why, "cannot follow now, and goes on trying");
         }
         self.why = why;
+        self.pace.give_up();
         self.again = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE.1);
     }
@@ -177,7 +225,16 @@ impl Task {
     }
 
     fn publish(&self) {
-        self.known.high_watermark.store(self.follower.high_watermark(), Ordering::Release);
+        let follower = &self.follower;
+        let progress = Progress {
+            is_proven: follower.is_matched() && follower.fault().is_none(),
+            is_heard: self.is_heard,
+            log_start: follower.start(),
+            high_watermark: follower.high_watermark(),
+            written: follower.written_end(),
+            lag: follower.lag().unwrap_or(0),
+        };
+        self.known.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
     }
 }
 

@@ -37,8 +37,8 @@ fn held(start: i64, end: i64, epochs: &[(i32, i64)]) -> Held {
 }
 
 /// Follows a leader of epoch 9, and has asked.
-fn asking(held: &Held, high_watermark: i64, recovering: bool) -> Follower {
-    let mut follower = Follower::new(9, recovering, high_watermark, held.clone());
+fn asking(held: &Held, high_watermark: i64) -> Follower {
+    let mut follower = Follower::new(9, high_watermark, held.clone());
     let asked = follower.ask().unwrap();
     assert_eq!((asked.next, asked.written, asked.max_bytes), (held.end, held.end, DEMAND_BYTES));
     follower
@@ -58,7 +58,7 @@ fn nothing() -> Held {
 
 #[test]
 fn e3_answers_of_another_epoch_are_dropped_even_when_offsets_fit() {
-    let mut follower = asking(&held(0, 5, &[(1, 0)]), 5, false);
+    let mut follower = asking(&held(0, 5, &[(1, 0)]), 5);
     for leader_epoch in [8, 10] {
         let other = Answer { leader_epoch, ..data(5, vec![batch(5, 1, 8)], 6) };
         assert!(follower.answer(other).is_empty());
@@ -76,11 +76,13 @@ fn t1_t2_it_truncates_to_the_smaller_end_of_the_leaders_epoch() {
         (Outcome::Diverges(Some(2), 17), "Truncate(10)"),
         (Outcome::Diverges(Some(5), 22), "Truncate(22)"),
         (Outcome::Diverges(Some(0), 8), "Restart(4)"),
-        (Outcome::Diverges(None, 6), "Restart(4)"),
+        (Outcome::Diverges(None, 6), "Truncate(6)"),
+        (Outcome::Diverges(None, 4), "Restart(4)"),
+        (Outcome::Diverges(None, 2), "Restart(4)"),
         (Outcome::Diverges(Some(1), 3), "Restart(4)"),
     ];
     for (outcome, expected) in cases {
-        let mut follower = asking(&held(4, 30, history), 0, false);
+        let mut follower = asking(&held(4, 30, history), 0);
         let effects = follower.answer(answer(30, outcome.clone()));
         assert_eq!(format!("{effects:?}"), format!("[{expected}]"), "{outcome:?}");
         assert_eq!(follower.ask(), None, "until the log has done it");
@@ -91,9 +93,9 @@ fn t1_t2_it_truncates_to_the_smaller_end_of_the_leaders_epoch() {
 }
 
 #[test]
-fn t4_what_is_committed_is_not_truncated_unless_the_leader_recovers() {
-    for (high_watermark, recovering, stops) in [(15, false, false), (16, false, true), (16, true, false)] {
-        let mut follower = asking(&held(0, 30, &[(1, 0), (3, 10), (5, 20)]), high_watermark, recovering);
+fn t4_what_is_committed_is_not_truncated() {
+    for (high_watermark, stops) in [(15, false), (16, true)] {
+        let mut follower = asking(&held(0, 30, &[(1, 0), (3, 10), (5, 20)]), high_watermark);
         let effects = follower.answer(answer(30, Outcome::Diverges(Some(3), 15)));
         assert_eq!(matches!(effects[..], [Effect::Fault(_)]), stops);
         assert_eq!(follower.fault().is_some(), stops);
@@ -107,16 +109,28 @@ fn t4_what_is_committed_is_not_truncated_unless_the_leader_recovers() {
     }
 }
 
+/// All that the leader had when it took its epoch has been deleted there: its followers were in sync with it, and stay so.
+#[test]
+fn t4_what_the_leader_has_deleted_is_not_given_up_before_the_logs_start_follows() {
+    let mut follower = asking(&held(0, 30, &[(1, 0), (3, 10), (5, 20)]), 21);
+    let effects = follower.answer(answer(30, Outcome::Diverges(None, 21)));
+    assert!(matches!(effects[..], [Effect::Truncate(21)]), "{effects:?}");
+    assert!(follower.written(Ok(()), || held(0, 21, &[(1, 0), (3, 10), (5, 20)])).is_empty());
+    assert_eq!(follower.ask().map(|asked| (asked.next, asked.written)), Some((21, 21)));
+    let effects = follower.answer(Answer { log_start: 21, ..data(21, vec![batch(21, 9, 8)], 21) });
+    assert!(matches!(effects[..], [Effect::Append(..), Effect::Trim(21)]), "{effects:?}");
+}
+
 #[test]
 fn t4_a_leader_whose_log_cannot_be_reached_stops_the_replica() {
-    let mut follower = asking(&held(80, 80, &[(5, 80)]), 0, true);
+    let mut follower = asking(&held(80, 80, &[(5, 80)]), 0);
     let effects = follower.answer(answer(80, Outcome::Diverges(None, 50)));
     assert!(matches!(effects[..], [Effect::Fault(_)]), "{effects:?}");
 }
 
 #[test]
 fn h4_the_high_watermark_counts_once_the_logs_match_and_up_to_what_is_written() {
-    let mut follower = asking(&held(0, 5, &[(1, 0)]), 2, false);
+    let mut follower = asking(&held(0, 5, &[(1, 0)]), 2);
     let news = |high_watermark| Answer { answers: None, ..data(0, vec![], high_watermark) };
     follower.answer(Answer { answers: Some(4), ..news(5) });
     assert_eq!(follower.high_watermark(), 2, "the logs may part");
@@ -134,7 +148,7 @@ fn h4_the_high_watermark_counts_once_the_logs_match_and_up_to_what_is_written() 
 
 #[test]
 fn h7_what_is_written_is_told_and_the_next_is_asked_for_before_it_is() {
-    let mut follower = asking(&held(0, 0, &[]), 0, false);
+    let mut follower = asking(&held(0, 0, &[]), 0);
     assert_eq!(follower.ask(), None, "asked once");
     follower.answer(data(0, vec![batch(0, 2, 8), batch(2, 1, 9)], 0));
     let asked = follower.ask().unwrap();
@@ -151,7 +165,7 @@ fn h7_what_is_written_is_told_and_the_next_is_asked_for_before_it_is() {
 
 #[test]
 fn bytes_that_are_not_written_are_bounded() {
-    let mut follower = Follower::new(9, false, 0, Held::default());
+    let mut follower = Follower::new(9, 0, Held::default());
     let mut next = 0;
     while follower.unwritten_bytes < MAX_UNWRITTEN_BYTES {
         assert_eq!(follower.ask().map(|asked| (asked.next, asked.max_bytes)), Some((next, DEMAND_BYTES)));
@@ -180,21 +194,21 @@ fn r5_e4_nothing_is_appended_that_is_not_the_logs_next_or_is_damaged() {
         Bytes::new(),
     ];
     for sent in cases {
-        let mut follower = asking(&held(0, 5, &[(3, 0)]), 0, false);
+        let mut follower = asking(&held(0, 5, &[(3, 0)]), 0);
         let effects = follower.answer(data(5, vec![sent.clone()], 0));
         assert!(matches!(&effects[..], [Effect::Pause(Some(_))]), "{sent:?}: {effects:?}");
         assert_eq!(follower.ask(), None, "not at once");
         follower.again();
         assert_eq!(follower.ask().unwrap().next, 5);
     }
-    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0, false);
+    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0);
     let effects = follower.answer(data(5, vec![batch(5, 1, 3), batch(7, 1, 9)], 0));
     assert!(matches!(&effects[..], [Effect::Append(..), Effect::Pause(Some(_))]), "{effects:?}");
 }
 
 #[test]
 fn q1_the_start_follows_the_leaders() {
-    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0, false);
+    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0);
     let trims = |log_start| Answer { log_start, ..data(5, vec![batch(5, 5, 9)], 0) };
     let effects = follower.answer(trims(4));
     assert!(matches!(&effects[..], [Effect::Append(..), Effect::Trim(4)]), "{effects:?}");
@@ -206,7 +220,7 @@ fn q1_the_start_follows_the_leaders() {
 
 #[test]
 fn q1_a_follower_that_is_too_far_behind_begins_anew() {
-    let mut follower = asking(&held(0, 5, &[(3, 0)]), 5, false);
+    let mut follower = asking(&held(0, 5, &[(3, 0)]), 5);
     let deleted = |next, batches| Answer { batches, log_start: 50, ..answer(next, Outcome::Deleted) };
     // The leader's start lies within its first batch.
     let effects = follower.answer(deleted(5, vec![batch(48, 4, 7)]));
@@ -219,14 +233,30 @@ fn q1_a_follower_that_is_too_far_behind_begins_anew() {
     assert_eq!(follower.ask().unwrap().next, 52);
     let effects = follower.answer(deleted(52, vec![]));
     assert!(matches!(&effects[..], [Effect::Pause(Some(_))]), "it does not lie below: {effects:?}");
-    let mut follower = asking(&held(0, 5, &[(3, 0)]), 5, false);
+    let mut follower = asking(&held(0, 5, &[(3, 0)]), 5);
     let effects = follower.answer(deleted(5, vec![]));
     assert!(matches!(&effects[..], [Effect::Restart(50)]), "of an empty log: {effects:?}");
 }
 
 #[test]
+fn t1_what_the_leader_has_deleted_goes_before_it_counts_and_may_not_have_been_the_leaders() {
+    let deleted = |log_start| Answer { log_start, high_watermark: log_start, ..answer(10, Outcome::Deleted) };
+    for (high_watermark, expected) in [(7, "[Restart(10)]"), (10, "[Trim(10)]")] {
+        let mut follower = asking(&held(0, 10, &[(1, 0)]), high_watermark);
+        let effects = follower.answer(deleted(10));
+        assert_eq!(format!("{effects:?}"), expected, "known to be committed: {high_watermark}");
+        assert!(!follower.is_matched());
+        follower.written(Ok(()), || held(10, 10, &[(1, 10)]));
+        let asked = follower.ask().unwrap();
+        assert_eq!((asked.next, asked.last_epoch, asked.written), (10, None, 10));
+    }
+    let effects = asking(&held(0, 10, &[(1, 0)]), 7).answer(deleted(9));
+    assert!(matches!(&effects[..], [Effect::Pause(Some(_))]), "not all of it is deleted: {effects:?}");
+}
+
+#[test]
 fn after_a_refused_append_it_goes_on_with_what_the_log_holds() {
-    let mut follower = asking(&held(0, 0, &[]), 0, false);
+    let mut follower = asking(&held(0, 0, &[]), 0);
     follower.answer(data(0, vec![batch(0, 2, 9), batch(2, 1, 9)], 0));
     let full = || Err(Failure { reason: "the disk is full".to_owned(), lasting: false });
     assert!(follower.written(full(), nothing).is_empty());
@@ -242,7 +272,7 @@ fn after_a_refused_append_it_goes_on_with_what_the_log_holds() {
 
 #[test]
 fn a_leader_that_refuses_is_asked_again_later() {
-    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0, false);
+    let mut follower = asking(&held(0, 5, &[(3, 0)]), 0);
     let refused = Answer { answers: None, ..answer(0, Outcome::Refused) };
     assert!(matches!(&follower.answer(refused)[..], [Effect::Pause(None)]));
     assert_eq!(follower.ask(), None);
@@ -277,7 +307,8 @@ fn lead(log: &dyn Log, leader_epoch: i32, asked: Position) -> Answer {
     if let Some((at, epoch)) = parted {
         return Answer { outcome: Outcome::Diverges(epoch, at), ..base };
     }
-    if asked.next < start {
+    let forgotten = asked.last_epoch.is_some_and(|last| epochs.end_of(last, end).is_none());
+    if asked.next < start || forgotten {
         return Answer { outcome: Outcome::Deleted, batches: read(log, start, 300), ..base };
     }
     if asked.next > end {
@@ -289,7 +320,7 @@ fn lead(log: &dyn Log, leader_epoch: i32, asked: Position) -> Answer {
 /// Follows until so many answers have been taken, or the follower has all; how often its log was cut. `None`: the log is of
 /// no use.
 fn follow(leader: &dyn Log, leader_epoch: i32, log: &dyn Log, answers: usize) -> Option<usize> {
-    let (mut follower, cuts) = (Follower::new(leader_epoch, true, 0, look(log)), Cell::new(0));
+    let (mut follower, cuts) = (Follower::new(leader_epoch, 0, look(log)), Cell::new(0));
     for _ in 0..answers {
         let Some(asked) = follower.ask() else { panic!("it asks: {follower:?}") };
         let effects = follower.answer(lead(leader, leader_epoch, asked));

@@ -42,6 +42,8 @@ pub struct Answer {
     pub high_watermark: i64,
     /// Its log start.
     pub log_start: i64,
+    /// Its log end when it looked for batches.
+    pub log_end: i64,
     /// `next` of the demand that this answers; `None`: it only tells the ends.
     pub answers: Option<i64>,
     /// What the answer is.
@@ -57,7 +59,8 @@ pub enum Outcome {
     /// They part: the largest epoch of the leader that is not above the follower's, if there is one, and its end there; or
     /// where the leader's log begins to know.
     Diverges(Option<i32>, i64),
-    /// What is wanted has been deleted: the batches are those from the log's start on. The first may begin below that.
+    /// What is wanted has been deleted, or all that is before it, with the epoch that the follower has there: the batches are
+    /// those from the log's start on. The first may begin below that.
     Deleted,
     /// It does not serve the partition to this follower now.
     Refused,

@@ -67,7 +67,27 @@ fn h1_what_cannot_be_is_not_believed() {
         leader.fetched(replica(1), written, at(1));
     }
     assert_eq!((leader.high_watermark(), leader.proposal()), (40, None));
-    assert_eq!(leader.followers.len(), 1);
+    let heard: Vec<_> = leader.followers.iter().map(|follower| follower.replica.broker).collect();
+    assert_eq!(heard, [1, 7], "a stranger counts for nothing, but may be a replica in the next state");
+}
+
+#[test]
+fn i3_one_that_says_where_it_is_before_the_leader_sees_that_it_is_a_replica_joins() {
+    let mut leader = leader(&[0, 1, 2], 2);
+    for broker in [1, 2, 3] {
+        leader.fetched(replica(broker), 100, at(1));
+    }
+    assert_eq!((leader.high_watermark(), proposed(&leader)), (100, None));
+    leader.written(110, at(2));
+    for broker in [1, 2] {
+        leader.fetched(replica(broker), 110, at(3));
+    }
+    assert_eq!(leader.high_watermark(), 110, "who is no replica holds nothing up");
+    adopt(&mut leader, &[0, 1, 2], at(4));
+    leader.fetched(replica(3), 110, at(5));
+    let partition_epoch = leader.view.partition_epoch + 1;
+    leader.adopt(View { partition_epoch, replicas: vec![0, 1, 2, 3], ..view(&[0, 1, 2], 2) }, at(6));
+    assert_eq!(proposed(&leader), Some(vec![0, 1, 2, 3]), "it has all there is, and says so once");
 }
 
 #[test]

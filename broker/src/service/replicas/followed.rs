@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use taffrail_crds::slice::Replica;
 use taffrail_proto::internal::v1::{FetchDivergence, FetchPosition, FetchedPart, PartitionRef};
 
-use crate::partition::{FetchError, Isolation, Partition, ReadRequest};
+use crate::partition::{FetchError, Isolation, Partition, ReadData, ReadRequest};
 use crate::peers::wire;
 use crate::service::MAX_RESPONSE_BYTES;
 use crate::storage::PartitionId;
@@ -49,11 +48,18 @@ impl Followed {
         FetchedPart { answers, ..self.ends(part) }
     }
 
+    /// As [`answer`](Self::answer), with what was read for it.
+    pub(super) fn data(&mut self, read: ReadData, restart: bool) -> FetchedPart {
+        let ReadData { batches, snapshot } = read;
+        let part = self.answer(FetchedPart { batches, restart, ..FetchedPart::default() });
+        FetchedPart { log_end: snapshot.log_end, ..part }
+    }
+
     fn ends(&mut self, part: FetchedPart) -> FetchedPart {
         let snapshot = self.partition.snapshot();
-        let (high_watermark, log_start) = (snapshot.high_watermark, snapshot.log_start);
+        let (high_watermark, log_start, log_end) = (snapshot.high_watermark, snapshot.log_start, snapshot.log_end);
         self.told = Some((high_watermark, log_start));
-        FetchedPart { partition: Some(self.reference), high_watermark, log_start, ..part }
+        FetchedPart { partition: Some(self.reference), high_watermark, log_start, log_end, ..part }
     }
 
     fn has_news(&self) -> bool {
@@ -144,16 +150,22 @@ impl AllFollowed {
 /// What there is for a demand.
 pub(super) enum Found {
     /// Batches from there on: none at the log's end.
-    Batches(Vec<Bytes>),
+    Batches(ReadData),
     /// That is deleted: batches from the log's start on.
-    Restart(Vec<Bytes>),
+    Restart(ReadData),
     /// The histories part.
     Parted(FetchDivergence),
     Failed(FetchError),
 }
 
-/// Reads for a demand.
-pub(super) async fn find(partition: &Partition, leader_epoch: i32, demand: Demand, max_bytes: usize) -> Found {
+/// Reads for a demand. `matched`: the follower's history was found to be this log's before.
+pub(super) async fn find(
+    partition: &Partition,
+    leader_epoch: i32,
+    demand: Demand,
+    matched: bool,
+    max_bytes: usize,
+) -> Found {
     let request = ReadRequest {
         offset: demand.next,
         max_bytes,
@@ -162,13 +174,60 @@ pub(super) async fn find(partition: &Partition, leader_epoch: i32, demand: Deman
         leader_epoch: Some(leader_epoch),
     };
     match partition.read(request).await {
-        Ok(read) => Found::Batches(read.batches),
+        Ok(read) if !matched && is_forgotten(partition, demand).await => {
+            from_start(partition, request, read.snapshot.log_start).await
+        }
+        Ok(read) => Found::Batches(read),
         Err(FetchError::Truncated { at, epoch, .. }) => Found::Parted(FetchDivergence { epoch, end: at }),
         Err(FetchError::OutOfRange { offset, start, .. }) if offset < start => {
-            let from_start = ReadRequest { offset: start, last_epoch: None, ..request };
-            partition.read(from_start).await.map_or_else(Found::Failed, |read| Found::Restart(read.batches))
+            from_start(partition, request, start).await
         }
         Err(FetchError::OutOfRange { end, .. }) => Found::Parted(FetchDivergence { epoch: None, end }),
         Err(error) => Found::Failed(error),
+    }
+}
+
+async fn from_start(partition: &Partition, request: ReadRequest, start: i64) -> Found {
+    let request = ReadRequest { offset: start, last_epoch: None, ..request };
+    partition.read(request).await.map_or_else(Found::Failed, Found::Restart)
+}
+
+/// Nothing is known any more of the epoch that the follower's last record has: it and all before it are deleted here. It may be
+/// one that never was in this log, and until the follower has deleted it too, it could be elected with it, or serve it. Asked
+/// after the read: what is known then was known there.
+async fn is_forgotten(partition: &Partition, demand: Demand) -> bool {
+    match demand.last_epoch {
+        Some(last_epoch) => !matches!(partition.end_of_epoch(last_epoch).await, Ok(Some(_))),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::tests::bench;
+
+    #[tokio::test]
+    async fn t1_a_history_that_is_deleted_here_is_not_taken_for_this_logs() {
+        let mut bench = bench().await;
+        bench.append(7).await;
+        bench.reopen(true).await;
+        bench.append(3).await;
+        bench.partition.delete_records(10).await.unwrap();
+        // A deposed leader of epoch 0 may have other records from 7 on than were committed there.
+        let cases = [(Some(0), false, true), (Some(1), false, false), (None, false, false), (Some(0), true, false)];
+        for (last_epoch, matched, anew) in cases {
+            let demand = Demand { next: 10, last_epoch, max_bytes: 1 << 20 };
+            let found = find(&bench.partition, 1, demand, matched, 1 << 20).await;
+            match found {
+                Found::Restart(read) => assert!(anew && read.batches.is_empty(), "{last_epoch:?}, {matched}"),
+                Found::Batches(read) => assert!(!anew && read.batches.is_empty(), "{last_epoch:?}, {matched}"),
+                Found::Parted(_) | Found::Failed(_) => panic!("{last_epoch:?}, {matched}"),
+            }
+        }
+        bench.append(2).await;
+        let demand = Demand { next: 10, last_epoch: Some(0), max_bytes: 1 << 20 };
+        let found = find(&bench.partition, 1, demand, false, 1 << 20).await;
+        assert!(matches!(found, Found::Restart(read) if read.batches.len() == 1));
     }
 }

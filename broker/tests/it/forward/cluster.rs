@@ -63,7 +63,7 @@ impl Cluster {
             ]);
             let id = id as i32;
             let version = "test".to_owned();
-            (id, Registered { id, incarnation: 1, fenced: false, zone: None, endpoints, version })
+            (id, Registered { id, incarnation: 1, fenced: false, draining: false, zone: None, endpoints, version })
         };
         let image = Image { brokers: self.nodes.iter().enumerate().map(registered).collect() };
         for node in &self.nodes {
@@ -110,7 +110,7 @@ impl Cluster {
             let isr = replicas.clone();
             partitions.push((
                 partition,
-                Assignment { leader: *leader, leader_epoch, partition_epoch: 0, replicas, isr, fault },
+                Assignment { leader: *leader, leader_epoch, replicas, isr, fault, ..Assignment::default() },
             ));
         }
         node.topics.change(vec![Arc::new(Topic::new(name.into(), id, settings, partitions))], &[]);
@@ -136,8 +136,8 @@ impl Cluster {
     }
 
     /// Begins it anew, at another address, and tells all.
-    pub(crate) fn mend(&mut self, broker: usize) {
-        self.nodes[broker].listen();
+    pub(crate) async fn mend(&mut self, broker: usize) {
+        self.nodes[broker].listen().await;
         self.register();
     }
 }
@@ -171,18 +171,18 @@ impl Node {
         let public = TestBroker::serving(disk, broker, options).await;
         let mut node =
             Self { public, internal: None, internal_address: String::new(), stop_internal: CancellationToken::new() };
-        node.listen();
+        node.listen().await;
         node
     }
 
-    fn listen(&mut self) {
+    async fn listen(&mut self) {
         self.stop_internal = CancellationToken::new();
         let broker = &self.public.broker;
         let options = Options { drain_timeout: Duration::from_millis(200), ..Options::default() };
         let routes = service::internal_routes(broker);
         let stop = self.stop_internal.clone();
         let address = ([127, 0, 0, 1], 0).into();
-        let server = server::serve_internal(address, routes, options, &broker.metrics, stop).unwrap();
+        let server = server::serve_internal(address, routes, options, &broker.metrics, stop).await.unwrap();
         self.internal_address = server.addresses()[0].to_string();
         self.internal = Some(server);
     }

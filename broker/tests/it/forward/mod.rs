@@ -2,5 +2,6 @@
 
 mod cluster;
 mod groups;
+mod near;
 mod partitions;
 mod replicas;

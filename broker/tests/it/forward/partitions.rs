@@ -159,7 +159,7 @@ async fn a_leader_that_was_away_is_used_again() {
     let error = log_error(&cluster.client(0).producer().produce(request()).await.unwrap_err());
     assert_eq!((error.reason(), error.retriable), (Reason::Unavailable, true));
     assert_eq!(cluster.client(0).produce("t", 1, &["others go on"]).await, 0);
-    cluster.mend(1);
+    cluster.mend(1).await;
     let began = Instant::now();
     while let Err(status) = cluster.client(0).producer().produce(request()).await {
         assert_eq!(log_error(&status).reason(), Reason::Unavailable);

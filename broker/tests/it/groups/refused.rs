@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use taffrail_broker::coordinator::group::Request;
 use taffrail_proto::v1::{self, Outcome, Reason};
 use tonic::{Code, Status};
@@ -22,10 +24,14 @@ async fn commit_outside(broker: &TestBroker, offset: i64) -> Result<(), Status> 
 async fn refused(broker: &TestBroker, reason: Reason) -> Status {
     let began = Instant::now();
     loop {
-        if let Err(status) = commit_outside(broker, 2).await
-            && log_error(&status).reason() == reason
-        {
-            return status;
+        // Many at once: one that finds room waits behind all that is in line.
+        let mut answers: FuturesUnordered<_> = (0..64).map(|_| commit_outside(broker, 2)).collect();
+        while let Some(answer) = answers.next().await {
+            if let Err(status) = answer
+                && log_error(&status).reason() == reason
+            {
+                return status;
+            }
         }
         assert!(began.elapsed() < PATIENCE, "never refused for {reason:?}");
     }
@@ -64,16 +70,21 @@ async fn a_coordinator_with_too_much_in_line_says_when_to_come_again() {
     let request = v1::CommitOffsetsRequest { group: "g".to_owned(), offsets, ..Default::default() };
     broker.groups().commit_offsets(request).await.unwrap();
     let enough = Arc::new(AtomicBool::new(false));
-    let (groups, done) = (broker.broker.groups.clone(), enough.clone());
-    // Quick to ask, slow to answer: the line is always full.
-    let flood = std::thread::spawn(move || {
-        while !done.load(Relaxed) {
-            drop(groups.ask("g", Request::FetchOffsets { group: "g".to_owned(), partitions: None }));
-        }
-    });
+    // Quick to ask, slow to answer, and more who ask than processors that answer: the line is always full.
+    let flood = || {
+        let (groups, done) = (broker.broker.groups.clone(), enough.clone());
+        std::thread::spawn(move || {
+            while !done.load(Relaxed) {
+                drop(groups.ask("g", Request::FetchOffsets { group: "g".to_owned(), partitions: None }));
+            }
+        })
+    };
+    let floods: Vec<_> = (0..4).map(|_| flood()).collect();
     let status = refused(&broker, Reason::QuotaExceeded).await;
     enough.store(true, Relaxed);
-    flood.join().unwrap();
+    for flood in floods {
+        flood.join().unwrap();
+    }
     check(&status, Code::ResourceExhausted, 100);
     let began = Instant::now();
     while commit_outside(&broker, 3).await.is_err() {

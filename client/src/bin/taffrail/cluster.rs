@@ -1,4 +1,4 @@
-//! `taffrail cluster`: rebuilds internal objects of a cluster on Kubernetes from what its brokers saw last.
+//! `taffrail cluster`: shows the brokers, and rebuilds internal objects of a cluster on Kubernetes from what its brokers saw last.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +8,23 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use taffrail_client::{Client, ClientConfig, SeenObject};
 use taffrail_crds::{CLUSTER_LABEL, ClusterStateSpec, Kind, PartitionSliceSpec, last_seen};
+use taffrail_proto::v1::{BrokerEndpoint, GetMetadataResponse};
 use uuid::Uuid;
+
+use crate::output::{self, Format};
+use crate::replicas::Replicas;
 
 /// How long each broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
+    /// Shows the brokers: where each is reached, what it holds, and whether it is about to go.
+    Describe {
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// Prints the ClusterState and all PartitionSlices as the brokers saw them last, to bring back those that are gone.
     Recover(Recover),
 }
@@ -52,9 +62,41 @@ struct Memory {
 impl ClusterCommand {
     pub(crate) async fn run(self, client: &Client, config: &ClientConfig) -> Result<()> {
         match self {
+            Self::Describe { output } => describe(client, output).await,
             Self::Recover(recover) => recover.run(client, config).await,
         }
     }
+}
+
+/// Internal topics are not counted: they are not told of unless named.
+async fn describe(client: &Client, format: Format) -> Result<()> {
+    let metadata = client.metadata(&[]).await?;
+    let (mut brokers, id, moving) = (metadata.brokers.clone(), metadata.cluster_id.clone(), moving(&metadata));
+    brokers.sort_by_key(|broker| broker.id);
+    let replicas = Replicas::known(metadata);
+    if format == Format::Json {
+        let broker = |broker: &BrokerEndpoint| {
+            let (replicas, leaders) = replicas.load(broker.id);
+            json!({
+                "id": broker.id, "endpoint": broker.endpoint, "replicas": replicas, "leaders": leaders,
+                "draining": broker.draining,
+            })
+        };
+        let brokers: Vec<_> = brokers.iter().map(broker).collect();
+        return output::json(&json!({ "id": id, "movingPartitions": moving, "brokers": brokers }));
+    }
+    println!("cluster {id}, {} brokers, {moving} partitions move\n", brokers.len());
+    let row = |broker: &BrokerEndpoint| {
+        let (replicas, leaders) = replicas.load(broker.id);
+        let state = if broker.draining { "draining" } else { "" };
+        [broker.id.to_string(), broker.endpoint.clone(), replicas.to_string(), leaders.to_string(), state.to_owned()]
+    };
+    output::table(["BROKER", "ENDPOINT", "REPLICAS", "LEADERS", ""], brokers.iter().map(row))
+}
+
+fn moving(metadata: &GetMetadataResponse) -> usize {
+    let partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.filter(|partition| !partition.adding.is_empty() || !partition.removing.is_empty()).count()
 }
 
 impl Recover {

@@ -53,6 +53,10 @@ pub(crate) struct Consume {
     /// where to begin in a partition for which nothing is committed; default there: earliest.
     #[arg(long, value_enum)]
     reset: Option<Reset>,
+    /// Zone of this process, named as the brokers' nodes name theirs: in-sync replicas there are read in place of leaders
+    /// elsewhere.
+    #[arg(long, value_name = "ZONE", env = "TAFFRAIL_ZONE")]
+    zone: Option<String>,
     /// Read as a member of this group, from where it stopped.
     #[arg(short, long, value_name = "GROUP", conflicts_with_all = ["from", "partitions"])]
     group: Option<String>,
@@ -143,6 +147,10 @@ impl Consume {
         }
         let reset = self.reset.map_or(ResetPolicy::Fail, Into::into);
         let builder = client.consumer().from(self.from).follow(self.follow).reset(reset);
+        let builder = match &self.zone {
+            Some(zone) => builder.zone(zone),
+            None => builder,
+        };
         let builder = match self.partitions.as_slice() {
             [] => builder.topics(self.topics.clone()),
             partitions => builder.partitions(&self.topics[0], partitions.iter().copied()),

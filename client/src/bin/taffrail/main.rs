@@ -11,6 +11,7 @@ mod offsets;
 mod output;
 mod produce;
 mod replicas;
+mod sibling;
 mod topic;
 
 use std::io;
@@ -27,6 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXAMPLES: &str = "\
 Examples:
+  taffrail dev
   taffrail topic create orders --partitions 8 --config retention=7d
   echo 'hello' | taffrail produce orders
   taffrail produce orders --json --key-field customer --file orders.jsonl
@@ -80,12 +82,26 @@ enum Command {
     Group(group::GroupCommand),
     /// Shows where partitions begin and end, or which offset a moment has.
     Offsets(offsets::Offsets),
-    /// Brings back what is lost of a cluster on Kubernetes.
+    /// Shows the cluster's brokers, and brings back what is lost of a cluster on Kubernetes.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Says what a change of a Cluster on Kubernetes would restart, move and refuse, before it is applied. Runs
+    /// `taffrail-operator plan`, which talks to the API server as kubectl does; `taffrail plan --help` is its help.
+    #[command(disable_help_flag = true)]
+    Plan {
+        /// What `taffrail-operator plan` takes, such as -f cluster.yaml.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Measures throughput and latency against a broker.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Runs a cluster of three brokers on this machine, by "taffrail-broker dev", which takes the arguments.
+    Dev {
+        /// Arguments of "taffrail-broker dev", such as --brokers 5; --help lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Prints a completion script for a shell.
     Completions {
         /// Which shell.
@@ -104,6 +120,14 @@ fn main() -> ExitCode {
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "taffrail", &mut io::stdout());
         return ExitCode::SUCCESS;
+    }
+    let sibling = match &cli.command {
+        Command::Plan { arguments } => Some(("taffrail-operator", "plan", arguments)),
+        Command::Dev { arguments } => Some(("taffrail-broker", "dev", arguments)),
+        _ => None,
+    };
+    if let Some((program, command, arguments)) = sibling {
+        return exit::report(&sibling::become_program(program, command, arguments));
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -129,7 +153,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Offsets(command) => command.run(&client).await,
         Command::Cluster(command) => command.run(&client, &config).await,
         Command::Bench(command) => command.run(&client).await,
-        Command::Completions { .. } => Ok(()),
+        Command::Plan { .. } | Command::Dev { .. } | Command::Completions { .. } => Ok(()),
         Command::Version { output } => version(&client, output).await,
     }
 }

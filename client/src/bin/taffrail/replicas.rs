@@ -16,7 +16,8 @@ impl Replicas {
         Ok(Self::known(client.metadata(topics).await?))
     }
 
-    fn known(metadata: GetMetadataResponse) -> Self {
+    /// That metadata tells of.
+    pub(crate) fn known(metadata: GetMetadataResponse) -> Self {
         let mut known = HashMap::new();
         for topic in metadata.topics {
             known.extend(topic.partitions.into_iter().map(|p| ((topic.topic_id.clone(), p.index), p)));
@@ -38,12 +39,46 @@ impl Replicas {
         self.partition(topic_id, index).map_or(&[], |partition| &partition.isr)
     }
 
-    /// What somebody should see of a topic's partitions, in a sentence; nothing if all replicas are in sync.
-    pub(crate) fn shortfall(&self, topic_id: &str) -> Option<String> {
+    /// Those that are being added, as the partition moves.
+    pub(crate) fn adding(&self, topic_id: &str, index: i32) -> &[i32] {
+        self.partition(topic_id, index).map_or(&[], |partition| &partition.adding)
+    }
+
+    /// Those that go once the others have caught up.
+    pub(crate) fn removing(&self, topic_id: &str, index: i32) -> &[i32] {
+        self.partition(topic_id, index).map_or(&[], |partition| &partition.removing)
+    }
+
+    fn of_topic(&self, topic_id: &str) -> Vec<&PartitionMetadata> {
         let of_topic = self.0.iter().filter(|((topic, _), _)| topic == topic_id);
-        let mut behind: Vec<_> =
-            of_topic.filter(|(_, p)| p.isr.len() < p.replicas.len()).map(|((_, index), _)| *index).collect();
-        behind.sort_unstable();
+        let mut partitions: Vec<_> = of_topic.map(|(_, partition)| partition).collect();
+        partitions.sort_unstable_by_key(|partition| partition.index);
+        partitions
+    }
+
+    /// Partitions that move, each in a sentence.
+    pub(crate) fn moves(&self, topic_id: &str) -> Vec<String> {
+        let moving = self.of_topic(topic_id).into_iter().filter(|p| !p.adding.is_empty() || !p.removing.is_empty());
+        let told = |p: &PartitionMetadata| {
+            let (adding, removing) = (numbers(&p.adding), numbers(&p.removing));
+            format!("partition {} moves: adding {adding}, removing {removing}", p.index)
+        };
+        moving.map(told).collect()
+    }
+
+    /// How many replicas each broker has, and how many partitions it leads, of all that is known.
+    pub(crate) fn load(&self, broker: i32) -> (usize, usize) {
+        let replicas = self.0.values().filter(|partition| partition.replicas.contains(&broker)).count();
+        (replicas, self.0.values().filter(|partition| partition.leader == broker).count())
+    }
+
+    /// What somebody should see of a topic's partitions, in a sentence; nothing if all replicas are in sync. Those that are being
+    /// added are on their way.
+    pub(crate) fn shortfall(&self, topic_id: &str) -> Option<String> {
+        let is_behind = |p: &PartitionMetadata| {
+            p.replicas.iter().any(|broker| !p.isr.contains(broker) && !p.adding.contains(broker))
+        };
+        let behind: Vec<_> = self.of_topic(topic_id).into_iter().filter(|p| is_behind(p)).map(|p| p.index).collect();
         let count = behind.len();
         (count > 0).then(|| format!("{count} partitions have replicas that are not in sync: {}", numbers(&behind)))
     }
@@ -86,5 +121,24 @@ mod tests {
         assert_eq!((numbers(replicas.all("a", 0)), numbers(replicas.in_sync("a", 2))), ("2,0,1".into(), "-".into()));
         assert_eq!(replicas.shortfall("a").unwrap(), "2 partitions have replicas that are not in sync: 0,2");
         assert_eq!((replicas.shortfall("b"), replicas.all("c", 0)), (None, &[][..]));
+        assert_eq!((replicas.load(2), replicas.load(7)), ((4, 4), (0, 0)));
+    }
+
+    #[test]
+    fn a_partition_that_moves_is_shown_and_what_is_on_its_way_is_not_behind() {
+        let partition = PartitionMetadata {
+            index: 3,
+            replicas: vec![2, 0, 1],
+            isr: vec![0, 1],
+            adding: vec![2],
+            removing: vec![1],
+            ..PartitionMetadata::default()
+        };
+        let partitions = vec![partition];
+        let topics = vec![TopicMetadata { topic_id: "a".into(), partitions, ..TopicMetadata::default() }];
+        let replicas = Replicas::known(GetMetadataResponse { topics, ..GetMetadataResponse::default() });
+        assert_eq!(replicas.moves("a"), ["partition 3 moves: adding 2, removing 1"]);
+        assert_eq!((replicas.adding("a", 3), replicas.removing("a", 3)), (&[2][..], &[1][..]));
+        assert_eq!(replicas.shortfall("a"), None);
     }
 }

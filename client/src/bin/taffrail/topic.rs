@@ -37,8 +37,10 @@ pub(crate) enum TopicCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Adds partitions, changes configuration.
+    /// Adds partitions, changes the number of replicas and configuration.
     Alter(Alter),
+    /// Says which replica leads a partition that has no leader and waits for a person. Records may be lost.
+    Recover(Recover),
     /// Puts a topic in the trash; `undelete` brings it back for its trash window (default 24 h).
     Delete {
         /// Name of the topic.
@@ -77,6 +79,9 @@ pub(crate) struct Create {
     /// Number of partitions; 0 is the broker's default.
     #[arg(short, long, default_value_t = 0)]
     partitions: i32,
+    /// Number of replicas of each partition; 0 is as the cluster says.
+    #[arg(short, long, default_value_t = 0, value_name = "NUMBER")]
+    replication_factor: i32,
     /// Configuration, by Kafka's keys (retention.ms) or Taffrail's (retention, durability, …).
     #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
@@ -95,6 +100,9 @@ pub(crate) struct Alter {
     /// New number of partitions; it can only grow.
     #[arg(short, long, default_value_t = 0)]
     partitions: i32,
+    /// New number of replicas of each partition; those that are added catch up while the topic is served.
+    #[arg(short, long, default_value_t = 0, value_name = "NUMBER")]
+    replication_factor: i32,
     /// Sets a configuration key.
     #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
@@ -104,6 +112,47 @@ pub(crate) struct Alter {
     /// Check only.
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A partition waits for a person when the replicas that have every acknowledged record are gone for good, or when the longest log \
+is damaged. `kubectl get partitionslices -o jsonpath='{.items[*].spec.partitions[*].fault}'` says why. Bring the brokers back if \
+there is any way: this gives up what only they have.
+
+The command is written into the Topic, as the annotation taffrail.dev/recover, with the leader epoch that it is meant for: it \
+decides once. The topic's condition PossibleLoss records it.
+
+Example:
+  taffrail topic recover orders --partition 3 --leader 1 --accept-data-loss")]
+pub(crate) struct Recover {
+    /// Name of the topic.
+    name: String,
+    /// Number of the partition.
+    #[arg(short, long)]
+    partition: i32,
+    /// Number of the broker whose replica shall lead.
+    #[arg(short, long, value_name = "BROKER")]
+    leader: i32,
+    /// Acknowledged records that this replica lacks may be lost for good.
+    #[arg(long, required = true)]
+    accept_data_loss: bool,
+}
+
+impl Recover {
+    async fn run(self, admin: &Admin) -> Result<()> {
+        let Self { name, partition, leader, accept_data_loss } = self;
+        // clap asks for it; a caller that got past it has not said so.
+        if !accept_data_loss {
+            bail!("say --accept-data-loss: records that other replicas have may be lost");
+        }
+        let epoch = admin.recover_partition_accepting_loss(&name, partition, leader).await;
+        let epoch = epoch.with_context(|| format!("{name}/{partition} was not recovered"))?;
+        println!(
+            "{name}/{partition} is led by broker {leader} in leader epoch {epoch}; records that only other replicas had are lost"
+        );
+        Ok(())
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -119,6 +168,7 @@ impl TopicCommand {
             Self::List { deleted, output } => list(client, deleted, output).await,
             Self::Describe { names, all, output } => describe(client, &names, all, output).await,
             Self::Alter(alter) => alter.run(&admin).await,
+            Self::Recover(recover) => recover.run(&admin).await,
             Self::Delete { name, if_exists } => delete(&admin, &name, if_exists).await,
             Self::Undelete { name, id, new_name } => undelete(&admin, name, id, new_name.as_deref()).await,
             Self::Apply { file, dry_run } => apply(&admin, &file, dry_run).await,
@@ -128,7 +178,7 @@ impl TopicCommand {
 
 impl Create {
     async fn run(self, admin: &Admin) -> Result<()> {
-        let new = NewTopic::new(&self.name).partitions(self.partitions);
+        let new = NewTopic::new(&self.name).partitions(self.partitions).replication_factor(self.replication_factor);
         let new = self.config.into_iter().fold(new, |new, (key, value)| new.config(key, value));
         match admin.create_topic(new, self.dry_run).await {
             Ok(topic) => {
@@ -146,10 +196,11 @@ impl Create {
 
 impl Alter {
     async fn run(self, admin: &Admin) -> Result<()> {
-        if self.partitions == 0 && self.set.is_empty() && self.unset.is_empty() {
-            bail!("nothing to change: give --partitions, --config or --unset");
+        let nothing = self.partitions == 0 && self.replication_factor == 0;
+        if nothing && self.set.is_empty() && self.unset.is_empty() {
+            bail!("nothing to change: give --partitions, --replication-factor, --config or --unset");
         }
-        let change = TopicChange::new().partitions(self.partitions);
+        let change = TopicChange::new().partitions(self.partitions).replication_factor(self.replication_factor);
         let change = self.set.into_iter().fold(change, |change, (key, value)| change.set(key, value));
         let change = self.unset.into_iter().fold(change, TopicChange::unset);
         let topic = admin.alter_topic(&self.name, change, self.dry_run).await?;
@@ -165,7 +216,11 @@ fn done(what: &str, dry_run: bool) -> String {
 fn summary(topic: &TopicDescription) -> String {
     let set: Vec<String> =
         topic.config.iter().filter(|c| !c.is_default).map(|c| format!("{}={}", c.key, c.value)).collect();
-    format!("{} partitions {}", topic.partitions.len(), set.join(" ")).trim_end().to_owned()
+    let replicas = match topic.replication_factor {
+        0 | 1 => String::new(),
+        replicas => format!("with {replicas} replicas "),
+    };
+    format!("{} partitions {replicas}{}", topic.partitions.len(), set.join(" ")).trim_end().to_owned()
 }
 
 fn records(topic: &TopicDescription) -> i64 {
@@ -236,6 +291,9 @@ fn partitions(topic: &TopicDescription, replicas: &Replicas) -> Result<()> {
         [p.index.to_string(), leader, epoch, all, in_sync, start, end, output::bytes(p.size_bytes)]
     });
     output::table(["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC", "START", "END", "SIZE"], rows)?;
+    for moving in replicas.moves(&topic.topic_id) {
+        println!("({moving})");
+    }
     if let Some(shortfall) = replicas.shortfall(&topic.topic_id) {
         println!("({shortfall})");
     }
@@ -247,13 +305,16 @@ fn document(topic: &TopicDescription, replicas: &Replicas) -> Value {
         json!({
             "index": p.index, "leader": p.leader, "leaderEpoch": p.leader_epoch,
             "replicas": replicas.all(&topic.topic_id, p.index),
-            "inSyncReplicas": replicas.in_sync(&topic.topic_id, p.index), "logStartOffset": p.log_start_offset,
+            "inSyncReplicas": replicas.in_sync(&topic.topic_id, p.index),
+            "addingReplicas": replicas.adding(&topic.topic_id, p.index),
+            "removingReplicas": replicas.removing(&topic.topic_id, p.index), "logStartOffset": p.log_start_offset,
             "highWatermark": p.high_watermark, "logEndOffset": p.log_end_offset, "sizeBytes": p.size_bytes,
         })
     };
     let config = topic.config.iter().map(|c| (c.key.clone(), json!({ "value": c.value, "default": c.is_default })));
     json!({
         "name": topic.name, "id": topic.topic_id, "internal": topic.internal,
+        "replicationFactor": topic.replication_factor,
         "partitions": topic.partitions.iter().map(partition).collect::<Vec<_>>(),
         "config": config.collect::<serde_json::Map<_, _>>(),
         "deletedAtMs": topic.deleted_at_ms, "purgeAtMs": topic.purge_at_ms,
@@ -315,6 +376,7 @@ async fn apply(admin: &Admin, files: &[PathBuf], dry_run: bool) -> Result<()> {
 
 async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -> Result<()> {
     let name = &topic.topic_name();
+    let replicas = topic.spec.replication_factor.unwrap_or(0);
     let wanted = topic.spec.config.entries(topic.spec.replication_factor.unwrap_or(1));
     let wanted = wanted.iter().filter(|entry| !entry.is_default);
     let present = match admin.describe_topics(&[name], false).await {
@@ -323,13 +385,13 @@ async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -
         Err(error) => return Err(error.into()),
     };
     let Some(present) = present else {
-        let new = NewTopic::new(name).partitions(topic.spec.partitions);
+        let new = NewTopic::new(name).partitions(topic.spec.partitions).replication_factor(replicas);
         let new = wanted.fold(new, |new, entry| new.config(entry.key.clone(), entry.value.clone()));
         let made = admin.create_topic(new, dry_run).await?;
         println!("topic {name} {}: {}", done("created", dry_run), summary(&made));
         return Ok(());
     };
-    let mut change = TopicChange::new().partitions(topic.spec.partitions);
+    let mut change = TopicChange::new().partitions(topic.spec.partitions).replication_factor(replicas);
     let mut stay = vec![];
     for entry in wanted {
         stay.push(entry.key.clone());
@@ -339,7 +401,8 @@ async fn apply_one(admin: &Admin, topic: &taffrail_crds::Topic, dry_run: bool) -
         change = change.unset(entry.key.clone());
     }
     let changed = admin.alter_topic(name, change, dry_run).await?;
-    let same = changed.config == present.config && changed.partitions.len() == present.partitions.len();
+    let facts = |t: &TopicDescription| (t.partitions.len(), t.replication_factor, t.config.clone());
+    let same = facts(&changed) == facts(&present);
     let what = if same { "unchanged".to_owned() } else { done("changed", dry_run) };
     println!("topic {name} {what}: {}", summary(&changed));
     Ok(())

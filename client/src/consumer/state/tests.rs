@@ -213,6 +213,29 @@ fn e7_a_position_that_is_not_in_the_log_follows_the_policy() {
     assert!(state.is_over());
 }
 
+#[test]
+fn what_a_follower_does_not_do_the_leader_is_asked_for_at_once_and_a_follower_again_after_a_while() {
+    let mut state = reading(ResetPolicy::Fail, 0, None);
+    for fail in [
+        |state: &mut State, subscription| receive(state, subscription, vec![], Some(fault(Reason::NotLeader, true))),
+        |state: &mut State, subscription| receive(state, subscription, vec![], Some(fault(Reason::Internal, false))),
+        |state: &mut State, _| state.lost_near("a:1", Instant::now()),
+    ] {
+        assert!(state.may_be_near(0, Instant::now() + Duration::from_mins(1)));
+        let (subscription, ..) = subscribe(&mut state);
+        state.set_near(0);
+        assert_eq!(state.on_streams().map(|(slot, _, is_near)| (slot, is_near)).collect::<Vec<_>>(), [(0, true)]);
+        fail(&mut state, subscription);
+        assert_eq!(state.to_add(Instant::now()).0, [0], "it goes on at once");
+        assert!(!state.may_be_near(0, Instant::now()) && state.near_again(Instant::now()).is_some());
+    }
+    assert!(state.pop().is_none(), "nothing is told");
+    let (subscription, ..) = subscribe(&mut state);
+    state.set_near(0);
+    receive(&mut state, subscription, vec![], Some(fault(Reason::OffsetOutOfRange, false)));
+    assert!(matches!(state.pop(), Some(Item::Error(_))), "the leader has confirmed that");
+}
+
 /// What may happen to a consumer of one partition with batches of three records.
 #[derive(Clone, Copy, Debug)]
 enum Step {

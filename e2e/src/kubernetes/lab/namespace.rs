@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::{Lab, Pod, operator};
 use crate::cli::Ended;
@@ -60,6 +61,17 @@ impl<'a> Namespace<'a> {
         self.kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")])?.ok()
     }
 
+    /// What kubectl gives as JSON, such as for `get pods`.
+    pub fn json(&self, arguments: &str) -> Result<Value> {
+        let arguments: Vec<_> = arguments.split_whitespace().chain(["-o", "json"]).collect();
+        Ok(serde_json::from_str(&self.kubectl(&arguments)?.ok()?)?)
+    }
+
+    /// Changes an object in part (`kubectl patch --type=merge`).
+    pub fn patch(&self, object: &str, change: &Value) -> Result<()> {
+        self.kubectl(&["patch", object, "--type=merge", "--patch", &change.to_string()])?.ok().map(drop)
+    }
+
     /// A pod by its name.
     pub fn pod(&self, name: &str) -> Pod<'a> {
         Pod::new(self.clone(), name.to_owned())
@@ -97,7 +109,8 @@ pub(super) fn dump(lab: &Lab, namespaces: &[String]) {
 /// Deletes namespaces, without waiting for the end of it.
 pub(super) fn delete(lab: &Lab, namespaces: &[String]) {
     for namespace in namespaces {
-        let deleted = lab.kubectl(&["delete", "namespace", namespace, "--wait=false"]).and_then(Ended::ok);
+        let deleted =
+            lab.kubectl(&["delete", "namespace", namespace, "--wait=false", "--ignore-not-found"]).and_then(Ended::ok);
         // Nobody waits for the pods' own goodbyes.
         let pods = ["delete", "pods", "--all", "-n", namespace, "--grace-period=1", "--wait=false"];
         if let Err(error) = deleted.and_then(|_| lab.kubectl(&pods)?.ok()).context("delete a test's namespace") {

@@ -1,4 +1,4 @@
-//! A node: its power, its cable, and its drain.
+//! A node: its power, its cable, its kubelet, its images, and its drain.
 
 use std::fs;
 use std::process::Command;
@@ -45,6 +45,46 @@ impl<'a> Node<'a> {
 
     fn link(self, state: &str) -> Result<()> {
         cli::run(Command::new("ip").args(["link", "set", &self.name(), state]), "")?.ok().map(drop)
+    }
+
+    /// Stops its kubelet where it is: pods go on, and nobody probes, restarts or ends them.
+    pub fn freeze_kubelet(self) -> Result<Fault<'a>> {
+        let pid = self.kubelet()?;
+        kill_process(pid, Signal::STOP).context("stop the kubelet")?;
+        Ok(Fault::new(format!("{}'s kubelet hangs", self.name()), move || Ok(kill_process(pid, Signal::CONT)?)))
+    }
+
+    fn kubelet(self) -> Result<Pid> {
+        self.lab.folder()?;
+        let own = format!("--hostname-override\0{}\0", self.name());
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let started = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = started.split('\0').next().unwrap_or_default();
+            if program.ends_with("kubelet") && started.contains(&own) {
+                return Pid::from_raw(pid).context("process id");
+            }
+        }
+        anyhow::bail!("{}: no kubelet runs", self.name())
+    }
+
+    /// What the kubelet keeps of a pod's containers' output, also while it cannot be asked; `uid` is the pod's.
+    pub fn pod_log(self, namespace: &str, pod: &str, uid: &str) -> Result<String> {
+        let pods = self.lab.folder()?.join("nodes").join(self.name()).join("var/log/pods");
+        let mut text = String::new();
+        for container in fs::read_dir(pods.join(format!("{namespace}_{pod}_{uid}")))? {
+            for file in fs::read_dir(container?.path())? {
+                text.push_str(&fs::read_to_string(file?.path())?);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Gives an image that it has another name too.
+    pub fn tag_image(self, image: &str, name: &str) -> Result<()> {
+        let number = self.number.to_string();
+        let tag = [&*number, "ctr", "-n", "k8s.io", "images", "tag", "--force", image, name];
+        self.lab.script("node-enter", &tag).map(drop)
     }
 
     /// Drains it as an administrator does, who respects disruption budgets; at the end it takes pods again.

@@ -1,7 +1,9 @@
 //! A pod: what it says and does, and what can happen to its processes and its network.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -59,6 +61,16 @@ impl<'a> Pod<'a> {
         Ok(counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum())
     }
 
+    /// Where the volume of a claim is, as a test in the sandbox sees it.
+    pub fn volume(&self, claim: &str) -> Result<PathBuf> {
+        let lab = self.namespace.lab();
+        let volume = self.namespace.get(&format!("pvc/{claim}"), ".spec.volumeName")?;
+        let path = ["get", "pv", &volume, "-o", "jsonpath={.spec.local.path}{.spec.hostPath.path}"];
+        let path = lab.kubectl(&path)?.ok()?;
+        let disk = lab.folder()?.join(format!("nodes/n{}", self.node()?));
+        Ok(disk.join(path.trim_start_matches('/')))
+    }
+
     /// Ids of the processes of its containers, as they are in the sandbox; the first program of a container comes first.
     pub fn pids(&self) -> Result<Vec<Pid>> {
         self.namespace.lab().folder()?;
@@ -80,30 +92,28 @@ impl<'a> Pod<'a> {
 
     /// Kills its processes, as a crash does; the kubelet starts the container again.
     pub fn kill(&self) -> Result<()> {
+        kill(&self.pids()?)
+    }
+
+    /// The cgroups of its containers in a hierarchy of version 1, such as `freezer`.
+    pub fn cgroups(&self, hierarchy: &str) -> Result<Vec<String>> {
+        let (mut found, name) = (vec![], format!(":{hierarchy}:"));
         for pid in self.pids()? {
-            match kill_process(pid, Signal::KILL) {
-                // The first took the others with it.
-                Err(rustix::io::Errno::SRCH) => {}
-                result => result?,
-            }
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let path = groups.lines().find_map(|line| line.split_once(&name).map(|(_, path)| path));
+            // A process that is about to end is shown at the root.
+            found.extend(path.filter(|path| *path != "/").map(|path| format!("/sys/fs/cgroup/{hierarchy}{path}")));
         }
-        Ok(())
+        found.sort();
+        found.dedup();
+        ensure!(!found.is_empty(), "{}: none of its processes is in a cgroup of its own ({hierarchy})", self.name);
+        Ok(found)
     }
 
     /// Stops all of its processes where they are, as a virtual machine that is moved does; they go on at the end.
     pub fn freeze(&self) -> Result<Fault<'a>> {
-        let mut states = vec![];
-        for pid in self.pids()? {
-            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            let path = groups.lines().find_map(|line| line.split_once(":freezer:").map(|(_, path)| path));
-            // A process that is about to end is shown at the root.
-            states.extend(
-                path.filter(|path| *path != "/").map(|path| format!("/sys/fs/cgroup/freezer{path}/freezer.state")),
-            );
-        }
-        states.sort();
-        states.dedup();
-        ensure!(!states.is_empty(), "{}: none of its processes can be frozen", self.name);
+        let states: Vec<_> =
+            self.cgroups("freezer")?.into_iter().map(|group| format!("{group}/freezer.state")).collect();
         for state in &states {
             fs::write(state, "FROZEN").with_context(|| format!("write {state}"))?;
         }
@@ -121,41 +131,70 @@ impl<'a> Pod<'a> {
 
     /// Cuts it off from everything but the kubelet of its node, which goes on to probe it: nothing arrives, nothing leaves.
     pub fn cut_off(&self) -> Result<Fault<'a>> {
-        // Probes come from the bridge, the first address of the node's pods.
-        let kubelet = format!("10.244.{}.1", self.node()?);
-        let rules = [
-            ["INPUT", "!", "-i", "lo", "!", "-s", &kubelet, "-j", "DROP"],
-            ["OUTPUT", "!", "-o", "lo", "!", "-d", &kubelet, "-j", "DROP"],
-        ];
-        self.drop_packets(format!("{} is cut off", self.name), &rules)
+        self.drop_packets(format!("{} is cut off", self.name), &self.all_but_probes(&["-j", "DROP"])?)
     }
 
     /// Cuts it off from one other address, in both directions.
     pub fn cut_from(&self, other: IpAddr) -> Result<Fault<'a>> {
         let other = other.to_string();
-        let rules = [["INPUT", "-s", &other, "-j", "DROP"], ["OUTPUT", "-d", &other, "-j", "DROP"]];
+        let rules = [rule(&["INPUT", "-s", &other, "-j", "DROP"]), rule(&["OUTPUT", "-d", &other, "-j", "DROP"])];
         self.drop_packets(format!("{} is cut off from {other}", self.name), &rules)
     }
 
+    /// Loses all that another address sends; what it sends itself arrives there.
+    pub fn deaf_to(&self, other: IpAddr) -> Result<Fault<'a>> {
+        let other = other.to_string();
+        let rules = [rule(&["INPUT", "-s", &other, "-j", "DROP"])];
+        self.drop_packets(format!("{} does not hear {other}", self.name), &rules)
+    }
+
+    /// Loses so many of a hundred packets, at random, in each direction; those of probes arrive.
+    pub fn lose_packets(&self, percent: u8) -> Result<Fault<'a>> {
+        let share = format!("{:.2}", f64::from(percent) / 100.0);
+        let drop = ["-m", "statistic", "--mode", "random", "--probability", &share, "-j", "DROP"];
+        self.drop_packets(format!("{} loses {percent} % of packets", self.name), &self.all_but_probes(&drop)?)
+    }
+
+    /// Rules for what comes and goes, but for probes: those come from the bridge, the first address of the node's pods.
+    fn all_but_probes(&self, action: &[&str]) -> Result<[Vec<String>; 2]> {
+        let kubelet = format!("10.244.{}.1", self.node()?);
+        let [input, output] =
+            [["INPUT", "!", "-i", "lo", "!", "-s", &kubelet], ["OUTPUT", "!", "-o", "lo", "!", "-d", &kubelet]];
+        Ok([rule(&[&input[..], action].concat()), rule(&[&output[..], action].concat())])
+    }
+
     /// Puts rules into the pod's own network, until the end.
-    fn drop_packets<const N: usize>(&self, what: String, rules: &[[&str; N]; 2]) -> Result<Fault<'a>> {
-        let pid = self.pids()?[0];
-        let rules: Vec<Vec<String>> = rules.iter().map(|rule| rule.iter().map(ToString::to_string).collect()).collect();
-        for rule in &rules {
-            iptables(pid, "-I", rule)?;
+    fn drop_packets(&self, what: String, rules: &[Vec<String>]) -> Result<Fault<'a>> {
+        // Held open, since the network outlives the processes of the containers.
+        let network = File::open(format!("/proc/{}/ns/net", self.pids()?[0].as_raw_nonzero()))?;
+        for rule in rules {
+            iptables(&network, "-I", rule)?;
         }
-        let pod = self.clone();
-        Ok(Fault::new(what, move || {
-            // Without a process there is no pod whose network could still be cut.
-            let Ok(pids) = pod.pids() else { return Ok(()) };
-            rules.iter().try_for_each(|rule| iptables(pids[0], "-D", rule))
-        }))
+        let rules = rules.to_vec();
+        Ok(Fault::new(what, move || rules.iter().try_for_each(|rule| iptables(&network, "-D", rule))))
     }
 }
 
-/// Runs iptables in the network of a process.
-fn iptables(pid: Pid, action: &str, rule: &[String]) -> Result<()> {
+/// Kills processes, such as a pod's that were asked for while the API server answered.
+pub fn kill(pids: &[Pid]) -> Result<()> {
+    for pid in pids {
+        match kill_process(*pid, Signal::KILL) {
+            // The first took the others with it.
+            Err(rustix::io::Errno::SRCH) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn rule(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// Runs iptables in a network.
+fn iptables(network: &File, action: &str, rule: &[String]) -> Result<()> {
+    let network = format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
     let mut command = Command::new("nsenter");
-    command.args(["-t", &pid.to_string(), "-n", "iptables", "-w", action]).args(rule);
+    command.args([&network, "iptables", "-w", action]).args(rule);
     cli::run(&mut command, "")?.ok().map(drop)
 }

@@ -33,20 +33,6 @@ fn built(replicas: i32, version: &str, size: &str, grows: bool) -> Fetched {
     }
 }
 
-fn slice(topic: &str, brokers: &[i32]) -> PartitionSlice {
-    let partition = |(index, broker): (usize, &i32)| {
-        json!({
-            "index": index, "replicas": [broker], "leaderEpoch": 1, "partitionEpoch": 1, "isr": [],
-            "minInSyncReplicas": 1, "replicationFactor": 1,
-        })
-    };
-    let spec = json!({
-        "clusterName": "main", "topicId": "3f2a8c1e-0000-4000-8000-00000000abcd", "topicName": topic, "firstIndex": 0,
-        "controllerEpoch": 1, "operationId": 1, "partitions": brokers.iter().enumerate().map(partition).collect::<Vec<_>>(),
-    });
-    PartitionSlice::new("x", serde_json::from_value(spec).unwrap())
-}
-
 #[test]
 fn the_brokers_version_is_the_clusters_and_not_the_operators() {
     let own = env!("CARGO_PKG_VERSION");
@@ -57,28 +43,6 @@ fn the_brokers_version_is_the_clusters_and_not_the_operators() {
     let image = |spec: Value| validate(&cluster(spec), &Fetched::default(), &settings()).unwrap().image;
     assert_eq!(image(json!({"version": "0.2.0"})), "registry.test/broker:0.2.0");
     assert_eq!(image(json!({"image": "mine:1"})), "mine:1");
-}
-
-#[test]
-fn a_broker_that_holds_partitions_does_not_go() {
-    for (wanted, present, brokers, replicas, held) in [
-        (3, 3, vec![0, 2], 3, false),
-        (1, 3, vec![0], 1, false),
-        (1, 3, vec![0, 2], 3, true),
-        (1, 3, vec![1], 2, true),
-        (5, 3, vec![2], 5, false),
-        // Slices of brokers that are no longer there say nothing about those that are.
-        (1, 1, vec![4], 1, false),
-    ] {
-        let fetched = Fetched { slices: vec![slice("orders", &brokers)], ..built(present, "0.1.0", "10Gi", true) };
-        let validated = validate(&cluster(json!({"replicas": wanted})), &fetched, &settings()).unwrap();
-        assert_eq!(
-            (validated.replicas, validated.held.is_some()),
-            (replicas, held),
-            "{wanted} of {present}: {brokers:?}"
-        );
-        assert!(!held || validated.held.unwrap().message.contains("orders"));
-    }
 }
 
 #[test]

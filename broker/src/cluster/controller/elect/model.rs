@@ -138,9 +138,8 @@ impl World {
             Step::Unfence(_) => {}
             Step::Stopping(broker) => self.member(broker).stopping = true,
             Step::Found(broker) => {
-                let leads = self.broker(broker).term.is_some();
-                if leads {
-                    self.member(broker).recovered.insert((wanted(1).id, 0));
+                if let Some(epoch) = self.broker(broker).term.as_ref().map(|term| term.epoch) {
+                    self.member(broker).recovered.insert((wanted(1).id, 0), epoch);
                 }
             }
             Step::Settle(balance) => self.settle(balance),
@@ -281,7 +280,8 @@ impl World {
             return;
         }
         let key = (wanted(1).id, 0);
-        let end = LogEnd { epoch: log.last().map_or(-1, |(epoch, _)| *epoch), end: log.len() as i64 };
+        let (leader_epoch, epoch) = (seen.leader_epoch, log.last().map_or(-1, |(epoch, _)| *epoch));
+        let end = LogEnd { leader_epoch, epoch, end: log.len() as i64 };
         let is_asked = seen.leader.is_none() && seen.last_known_elr.iter().any(|known| known.broker == id);
         let proposal = term.and_then(|term| term.proposal);
         let member = self.member(id);

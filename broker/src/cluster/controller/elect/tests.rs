@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use taffrail_crds::recover::Recovery;
 use taffrail_crds::slice::UncleanRecovery;
 use taffrail_crds::{Kind, PartitionSlice, PartitionSliceSpec, admission};
 
@@ -29,6 +30,7 @@ fn partition(replicas: &[i32], min_in_sync: i32) -> PartitionState {
         last_known_elr: vec![],
         fault: None,
         recovering: false,
+        unclean_leader_epoch: None,
         min_in_sync_replicas: min_in_sync,
         replication_factor: replicas.len() as i32,
         unclean_recovery: UncleanRecovery::Balanced,
@@ -107,15 +109,19 @@ fn m6_a_session_that_may_have_lost_something_leads_only_as_the_last_one_and_says
     restart(&mut members, 0, false);
     let one = settle(TOPIC, &partition(&[0], 1), &members, false).unwrap();
     assert_eq!((one.leader, one.leader_epoch, one.recovering), (Some(0), 4, true));
+    assert_eq!(one.unclean_leader_epoch, Some(4));
 
     assert_eq!(settle(TOPIC, &one, &members, false), None, "it has not found its log yet");
     members.get_mut(&0).unwrap().faults.insert((TOPIC, 0), "its log is missing".to_owned());
     let faulty = settle(TOPIC, &one, &members, false).unwrap();
     assert_eq!((faulty.leader, faulty.recovering), (None, true), "without proof it stays");
     members.get_mut(&0).unwrap().faults.clear();
-    members.get_mut(&0).unwrap().recovered.insert((TOPIC, 0));
+    members.get_mut(&0).unwrap().recovered.insert((TOPIC, 0), 3);
+    assert_eq!(settle(TOPIC, &one, &members, false), None, "it said so of an earlier term");
+    members.get_mut(&0).unwrap().recovered.insert((TOPIC, 0), 4);
     let found = settle(TOPIC, &one, &members, false).unwrap();
     assert_eq!((found.leader, found.leader_epoch, found.recovering), (Some(0), 4, false));
+    assert_eq!(found.unclean_leader_epoch, Some(4), "whoever was away is told yet");
 
     let two = settle(TOPIC, &partition(&[0, 1], 2), &members, false).unwrap();
     assert_eq!((two.leader, two.isr, two.elr), (Some(1), vec![replica(1)], vec![]));
@@ -293,7 +299,8 @@ fn l8_of_several_that_have_all_lost_the_longest_log_leads_once_all_have_told() {
     assert_eq!(away.elr.len(), 3);
 
     let tell = |members: &mut Members, broker: i32, epoch: i32, end: i64| {
-        members.get_mut(&broker).unwrap().ends.insert((TOPIC, 0), LogEnd { epoch, end });
+        let end = LogEnd { leader_epoch: away.leader_epoch, epoch, end };
+        members.get_mut(&broker).unwrap().ends.insert((TOPIC, 0), end);
     };
     (0..3).for_each(|broker| restart(&mut members, broker, false));
     (0..2).for_each(|broker| members.get_mut(&broker).unwrap().fenced = false);
@@ -323,6 +330,12 @@ fn l8_of_several_that_have_all_lost_the_longest_log_leads_once_all_have_told() {
         assert_eq!(next.isr, [Replica { broker: leader, incarnation: 110 + i64::from(leader) }]);
         assert_eq!(next.last_known_elr.len(), 2, "they are asked again, should it be lost too");
     }
+
+    // One that has been written to since it was told counts for nothing: it may be the longest now.
+    let told = members[&1].ends.clone();
+    members.get_mut(&1).unwrap().ends.values_mut().for_each(|end| end.leader_epoch -= 1);
+    assert_eq!(settle(TOPIC, &waits, &members, false).unwrap().leader, None);
+    members.get_mut(&1).unwrap().ends = told;
 
     // The longest log cannot be served: nobody chooses another without a person.
     tell(&mut members, 2, 9, 9);
@@ -420,11 +433,12 @@ fn take(step: Step, members: &mut Members, partition: &PartitionState, asked: &m
             }
         }
         Step::End(broker, epoch, end) => {
-            members.get_mut(&broker).unwrap().ends.insert(key, LogEnd { epoch, end });
+            let end = LogEnd { leader_epoch: partition.leader_epoch, epoch, end };
+            members.get_mut(&broker).unwrap().ends.insert(key, end);
         }
         Step::Found(broker) => {
             let leads = partition.leader == Some(broker) && partition.recovering;
-            members.get_mut(&broker).unwrap().recovered.extend(leads.then_some(key));
+            members.get_mut(&broker).unwrap().recovered.extend(leads.then_some((key, partition.leader_epoch)));
         }
         Step::Factor(factor, min_in_sync) => *asked = (factor, min_in_sync.min(factor)),
     }
@@ -479,6 +493,10 @@ fn check(before: &PartitionState, next: &PartitionState, members: &Members) -> R
         let joined = before.leader.is_some_and(|leader| !members[&leader].proposals.is_empty());
         prop_assert!(was_present || joined || next.recovering, "l3, l7: {before:?} to {next:?}");
     }
+    let unclean = next.recovering && next.leader_epoch > before.leader_epoch && !before.recovering;
+    let expected = if unclean { Some(next.leader_epoch) } else { next.unclean_leader_epoch };
+    prop_assert_eq!(next.unclean_leader_epoch, expected, "whoever follows must know");
+    prop_assert!(next.unclean_leader_epoch >= before.unclean_leader_epoch);
     let was_lost = |replica: &Replica| !members[&replica.broker].vouches_for(*replica) || is_faulty(replica);
     if present(next).count() < next.min_in_sync_replicas as usize && present(next).count() < present(before).count() {
         prop_assert!(present(before).any(was_lost), "l10: {before:?} to {next:?}");
@@ -517,5 +535,59 @@ proptest! {
                 partition = next;
             }
         }
+    }
+}
+
+#[test]
+fn l8_what_was_told_while_somebody_led_is_not_where_logs_end_now() {
+    let (mut members, mut partition) = (members(BROKERS), partition(&[0, 1, 2], 2));
+    for step in [Step::Stop(1), Step::Restart(2, false), Step::End(2, 0, 0), Step::Restart(0, false)] {
+        take(step, &mut members, &partition, &mut (3, 2));
+        partition = settle(TOPIC, &partition, &members, false).unwrap_or(partition);
+    }
+    let fault = "broker 2 has not told yet where its log ends; broker 0 has not told yet where its log ends";
+    assert_eq!((partition.leader, partition.fault.as_deref()), (None, Some(fault)));
+    assert_eq!(settle(TOPIC, &partition, &members, false), None);
+}
+
+/// Broker 2 had every record and is gone for good; 0 and 1 lack some.
+fn waits_for_a_person(members: &mut Members) -> PartitionState {
+    fence(members, 2);
+    let (isr, elr, leader) = (vec![], vec![replica(2)], None);
+    PartitionState { isr, elr, leader, fault: Some("broker 2 does not answer".to_owned()), ..partition(&[0, 1, 2], 2) }
+}
+
+#[test]
+fn l8_a_person_commands_which_replica_leads_and_possible_loss_is_recorded() {
+    let mut members = members(3);
+    let before = waits_for_a_person(&mut members);
+    assert_eq!(settle(TOPIC, &before, &members, false), None, "nobody else decides that");
+    let of_broker_1 = Recovery { partition: 0, broker: 1, leader_epoch: 3 };
+    let next = command(TOPIC, &before, &members, of_broker_1).unwrap();
+    assert_eq!((next.leader, next.leader_epoch, next.partition_epoch), (Some(1), 4, 6));
+    assert_eq!((next.isr.as_slice(), next.elr.as_slice(), next.recovering), ([replica(1)].as_slice(), &[][..], true));
+    assert_eq!(next.last_known_elr, [replica(2)], "it is asked, should it come back while nobody else has followed");
+    assert_eq!(next.fault, None);
+    assert_eq!(admission::admit_kind(Kind::PartitionSlice, &document(&next), Some(&document(&before))), []);
+    // It has decided once: the next loss is another one, whatever still stands in the Topic.
+    let again = PartitionState { leader: None, isr: vec![], elr: vec![replica(1)], ..next.clone() };
+    assert_eq!(command(TOPIC, &again, &members, of_broker_1), None);
+    assert_eq!(command(TOPIC, &next, &members, Recovery { leader_epoch: 4, ..of_broker_1 }), None, "somebody leads");
+}
+
+#[test]
+fn l8_a_command_is_not_carried_out_by_a_broker_that_cannot_lead() {
+    let mut members = members(4);
+    let before = waits_for_a_person(&mut members);
+    members.get_mut(&0).unwrap().faults.insert((TOPIC, 0), "its log is damaged".to_owned());
+    for (broker, why) in
+        [(0, "its log is faulty"), (2, "it is away"), (3, "it has no replica"), (9, "it does not exist")]
+    {
+        let recovery = Recovery { partition: 0, broker, leader_epoch: 3 };
+        assert_eq!(command(TOPIC, &before, &members, recovery), None, "{why}");
+    }
+    for leader_epoch in [2, 4] {
+        let recovery = Recovery { partition: 0, broker: 1, leader_epoch };
+        assert_eq!(command(TOPIC, &before, &members, recovery), None, "of another epoch");
     }
 }

@@ -195,7 +195,10 @@ impl Consume<'_> {
         let anew = match &error {
             // Its topic was deleted, or the broker stops: the coordinator, or the connection, says so next. Or its leader has
             // moved, or cannot be reached: it is looked for again.
-            FetchError::Closed | FetchError::NoLeader(_) | FetchError::OffsetNotAvailable => {
+            FetchError::Closed
+            | FetchError::NoLeader(_)
+            | FetchError::NotInSync { .. }
+            | FetchError::OffsetNotAvailable => {
                 self.again(token);
                 return Ok(());
             }

@@ -50,6 +50,10 @@ impl Consume {
             Some(id) => builder.instance_id(id),
             None => builder,
         };
+        let builder = match &self.zone {
+            Some(zone) => builder.zone(zone),
+            None => builder,
+        };
         let builder = if self.member.verbose { builder.listener(Teller) } else { builder };
         builder.start().await
     }
