@@ -30,7 +30,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(crate) const MAX_MESSAGE: usize = 40 << 20;
 /// A connection is probed this often, and given up when that stays unanswered so long: a broker that sleeps, or whose node has
 /// lost its power, says nothing. The other brokers take it for dead after six seconds too.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
 /// Streams that stay open on one connection; calls have the rest of what a broker allows.
 const STREAMS: usize = 32;
 /// Service account tokens rotate within an hour.

@@ -5,6 +5,7 @@
 //! pure: a late answer never takes a partition back to an older leader epoch.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use taffrail_proto::v1::metadata_client::MetadataClient;
 use taffrail_proto::v1::{GetMetadataRequest, GetMetadataResponse, TopicMetadata};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tonic::Status;
 
 use crate::client::{Retry, Shared};
 use crate::connection::MAX_MESSAGE;
@@ -21,6 +23,9 @@ use crate::retry::Backoff;
 
 /// How often the watch looks whether its client still exists.
 const CLIENT_GONE_CHECK: Duration = Duration::from_secs(5);
+/// A broker that has not answered for so long is left for another, which is given twice the time: one that sleeps, or whose
+/// node has lost its power, says nothing, and connections are only given up after six seconds of that.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A topic as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,12 +219,22 @@ impl Shared {
     }
 
     async fn get_metadata(&self, topics: &BTreeSet<Arc<str>>) -> Result<GetMetadataResponse> {
-        let request = question(topics);
-        self.call(Retry::Always, request, |connection, request| async move {
-            MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE).get(request).await
+        let (request, asked) = (question(topics), AtomicU32::new(0));
+        self.call(Retry::Always, request, |connection, request| {
+            let patience = SILENCE.saturating_mul(1 << asked.fetch_add(1, Ordering::Relaxed).min(4));
+            async move {
+                let mut client = MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+                within(patience, client.get(request)).await
+            }
         })
         .await
     }
+}
+
+/// The answer, or that there was none in time.
+async fn within<T>(patience: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Err(Status::unavailable(format!("no answer within {patience:?}")));
+    timeout(patience, answer).await.unwrap_or_else(silent)
 }
 
 fn question(topics: &BTreeSet<Arc<str>>) -> GetMetadataRequest {
@@ -256,7 +271,10 @@ async fn watch_once(weak: &Weak<Shared>) -> Watched {
     let grew = shared.metadata.interest_grew.clone();
     let Ok(connection) = shared.control() else { return Watched::Broken { learnt: false } };
     let mut client = MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
-    let Ok(answers) = client.watch(question(&asked)).await else { return Watched::Broken { learnt: false } };
+    let Ok(answers) = within(SILENCE, client.watch(question(&asked))).await else {
+        shared.next_endpoint();
+        return Watched::Broken { learnt: false };
+    };
     // While it waits it keeps no client alive; one that is gone is noticed within the interval.
     drop((shared, client));
     let (mut answers, mut learnt) = (answers.into_inner(), false);
@@ -277,101 +295,4 @@ async fn watch_once(weak: &Weak<Shared>) -> Watched {
 }
 
 #[cfg(test)]
-mod tests {
-    use taffrail_proto::v1::{BrokerEndpoint, PartitionMetadata};
-
-    use super::*;
-
-    fn answer(id: &str, epochs: &[i32], leader: i32) -> GetMetadataResponse {
-        let partition = |(i, epoch): (usize, &i32)| PartitionMetadata {
-            index: i as i32,
-            leader,
-            leader_epoch: *epoch,
-            ..PartitionMetadata::default()
-        };
-        let topic = TopicMetadata {
-            name: "t".into(),
-            topic_id: id.into(),
-            partitions: epochs.iter().enumerate().map(partition).collect(),
-            ..TopicMetadata::default()
-        };
-        let endpoint = format!("broker-{leader}:9094");
-        GetMetadataResponse {
-            brokers: vec![BrokerEndpoint { id: leader, endpoint, ..BrokerEndpoint::default() }],
-            topics: vec![topic],
-            ..GetMetadataResponse::default()
-        }
-    }
-
-    fn asked() -> BTreeSet<Arc<str>> {
-        BTreeSet::from(["t".into()])
-    }
-
-    #[test]
-    fn a_late_answer_takes_no_partition_back_to_an_older_leader() {
-        let new = Snapshot::default().merge(&asked(), answer("id", &[5, 5], 2));
-        let late = new.merge(&asked(), answer("id", &[4, 6], 1));
-        let topic = late.topic("t").unwrap();
-        assert_eq!(topic.partitions, [Leader { broker: 2, epoch: 5 }, Leader { broker: 1, epoch: 6 }]);
-    }
-
-    #[test]
-    fn a_topic_made_again_begins_afresh() {
-        let old = Snapshot::default().merge(&asked(), answer("old", &[9], 1));
-        let new = old.merge(&asked(), answer("new", &[0], 1));
-        assert_eq!(new.topic("t").unwrap().partitions, [Leader { broker: 1, epoch: 0 }]);
-        assert_eq!(new.leader("t", 0), Some("broker-1:9094"));
-        assert_eq!((new.leader_epoch("t", 0), new.leader_epoch("t", 1)), (Some(0), None));
-        assert_eq!(new.leader("t", 1), None);
-        assert_eq!(new.leader("t", -1), None);
-    }
-
-    #[test]
-    fn r3_only_an_in_sync_replica_of_the_zone_stands_in_for_a_leader_elsewhere() {
-        let broker = |(id, zone): (i32, Option<&str>)| BrokerEndpoint {
-            id,
-            endpoint: format!("broker-{id}:9094"),
-            zone: zone.map(str::to_owned),
-            draining: false,
-        };
-        let brokers = [(0, Some("a")), (1, Some("b")), (2, Some("b")), (3, Some("c")), (4, None)].map(broker);
-        let partition = |(index, leader, isr): (i32, i32, &[i32])| PartitionMetadata {
-            index,
-            leader,
-            replicas: vec![0, 1, 2, 3, 4],
-            isr: isr.to_vec(),
-            ..PartitionMetadata::default()
-        };
-        let partitions: [(i32, i32, &[i32]); 4] =
-            [(0, 0, &[0, 1, 2, 4]), (1, 0, &[0, 1, 2]), (2, 1, &[0, 1, 2]), (3, -1, &[1])];
-        let topic = TopicMetadata {
-            name: "t".into(),
-            partitions: partitions.map(partition).to_vec(),
-            ..TopicMetadata::default()
-        };
-        let answer =
-            GetMetadataResponse { brokers: brokers.to_vec(), topics: vec![topic], ..GetMetadataResponse::default() };
-        let snapshot = Snapshot::default().merge(&asked(), answer);
-        for (zone, partition, replica, why) in [
-            ("b", 0, Some("broker-1:9094"), "in sync there"),
-            ("b", 1, Some("broker-2:9094"), "another partition asks another one"),
-            ("b", 2, None, "the leader is there"),
-            ("a", 0, None, "the leader is there"),
-            ("a", 2, Some("broker-0:9094"), "in sync there"),
-            ("c", 0, None, "that replica is not in sync"),
-            ("d", 0, None, "no such zone"),
-            ("b", 3, None, "nobody leads"),
-            ("b", 4, None, "no such partition"),
-        ] {
-            assert_eq!(snapshot.replica_in(zone, "t", partition), replica, "{zone} {partition}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_topic_that_was_asked_for_and_is_not_told_of_is_gone() {
-        let snapshot = Snapshot::default().merge(&asked(), answer("id", &[0], 1));
-        let nothing = GetMetadataResponse::default();
-        assert!(snapshot.merge(&BTreeSet::new(), nothing.clone()).topic("t").is_some());
-        assert!(snapshot.merge(&asked(), nothing).topic("t").is_none());
-    }
-}
+mod tests;
