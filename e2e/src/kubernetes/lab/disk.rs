@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
+use super::pod::{kill, left_of};
 use super::{Fault, Namespace, PATIENCE, Pod, until};
 use crate::cli::project;
 use crate::loop_volume::{SHUT_DOWN, run};
@@ -118,12 +119,12 @@ impl<'a> Disk<'a> {
 
     /// Takes it away from the pod that uses it: the pod is made anew, and waits until there is a disk again.
     pub fn take_from(&self, pod: &Pod<'_>) -> Result<Gone<'_, 'a>> {
-        let device = self.device()?;
+        let (device, uid) = (self.device()?, pod.get(".metadata.uid")?);
         self.on_node(&["umount", &self.path()])?;
         self.on_node(&["rmdir", &self.path()])?;
         let delete = ["delete", "pod", pod.name(), "--force", "--grace-period=0", "--wait=false"];
         self.namespace.kubectl(&delete)?.ok()?;
-        Ok(Gone { disk: self, device })
+        Ok(Gone { disk: self, device, uid })
     }
 
     /// Takes all room but so many bytes; it is free again at the end.
@@ -159,13 +160,20 @@ impl<'a> Disk<'a> {
 pub struct Gone<'d, 'a> {
     disk: &'d Disk<'a>,
     device: String,
+    /// Of the pod that had it.
+    uid: String,
 }
 
 impl Gone<'_, '_> {
-    /// Brings it back, with what had been synced, once the kernel has let go of it.
+    /// Brings it back, with what had been synced, once the kernel has let go of it. Nobody who had it outlives that: the kubelet
+    /// would give a container that was started once more its time to end.
     pub async fn end(self) -> Result<()> {
         let superblock = PathBuf::from(format!("/sys/fs/ext4/{}", self.device));
-        until("the kernel lets go of the disk", PATIENCE, async || Ok((!superblock.exists()).then_some(()))).await?;
+        let is_free = async || {
+            kill(&left_of(&self.uid)?)?;
+            Ok((!superblock.exists()).then_some(()))
+        };
+        until("the kernel lets go of the disk", PATIENCE, is_free).await?;
         // The loop device goes a moment after its file system.
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.disk.mount()

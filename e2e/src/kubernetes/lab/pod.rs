@@ -76,18 +76,9 @@ impl<'a> Pod<'a> {
         self.namespace.lab().folder()?;
         let containers = self.get(".status.containerStatuses[*].containerID")?;
         let containers: Vec<&str> = containers.split_whitespace().filter_map(|id| id.split("//").nth(1)).collect();
-        let mut pids = vec![];
-        for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // A process that has ended meanwhile is in no cgroup.
-            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            if containers.iter().any(|id| groups.contains(id)) {
-                pids.push(pid);
-            }
-        }
-        pids.sort_unstable();
+        let pids = processes(|groups| containers.iter().any(|id| groups.contains(id)))?;
         ensure!(!pids.is_empty(), "{}: no process runs", self.name);
-        Ok(pids.into_iter().filter_map(Pid::from_raw).collect())
+        Ok(pids)
     }
 
     /// Kills its processes, as a crash does; the kubelet starts the container again.
@@ -173,6 +164,25 @@ impl<'a> Pod<'a> {
         let rules = rules.to_vec();
         Ok(Fault::new(what, move || rules.iter().try_for_each(|rule| iptables(&network, "-D", rule))))
     }
+}
+
+/// Processes of the pod with this uid, also once its object is gone.
+pub(super) fn left_of(uid: &str) -> Result<Vec<Pid>> {
+    processes(|groups| groups.contains(uid))
+}
+
+/// Processes whose cgroups are so, in the order of their ids.
+fn processes(are_so: impl Fn(&str) -> bool) -> Result<Vec<Pid>> {
+    let mut pids: Vec<i32> = vec![];
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process that has ended meanwhile is in no cgroup.
+        if are_so(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()) {
+            pids.push(pid);
+        }
+    }
+    pids.sort_unstable();
+    Ok(pids.into_iter().filter_map(Pid::from_raw).collect())
 }
 
 /// Kills processes, such as a pod's that were asked for while the API server answered.
