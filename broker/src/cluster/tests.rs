@@ -234,19 +234,25 @@ impl Running {
     }
 }
 
+/// Two brokers that lead two partitions each.
+async fn spread_over_two(replication_factor: i32) -> (Cluster, Running, Running) {
+    let cluster = Cluster::new(2).await;
+    let zero = cluster.start(0, 1, None, Disk::new()).await;
+    let one = cluster.start(1, 1, None, Disk::new()).await;
+    cluster.topic(4, replication_factor).await;
+    for broker in [&zero, &one] {
+        broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
+    }
+    (cluster, zero, one)
+}
+
 fn spread(leaders: &[(Option<i32>, usize)]) -> BTreeMap<Option<i32>, usize> {
     leaders.iter().copied().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_keeps_its_partitions_and_leads_them_again_when_it_is_back() {
-    let cluster = Cluster::new(2).await;
-    let zero = cluster.start(0, 1, None, Disk::new()).await;
-    let one = cluster.start(1, 1, None, Disk::new()).await;
-    cluster.topic(4, 1).await;
-    for broker in [&zero, &one] {
-        broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
-    }
+    let (cluster, zero, one) = spread_over_two(1).await;
 
     let disk = one.leave().await;
     zero.wait("half of them offline", |zero| zero.leaders() == Some(spread(&[(None, 2), (Some(0), 2)]))).await;
@@ -333,13 +339,7 @@ async fn r3_a_replica_serves_readers_as_long_as_the_slice_has_it_in_sync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_whose_disk_is_full_hands_over_what_it_leads() {
-    let cluster = Cluster::new(2).await;
-    let zero = cluster.start(0, 1, None, Disk::new()).await;
-    let one = cluster.start(1, 1, None, Disk::new()).await;
-    cluster.topic(4, 2).await;
-    for broker in [&zero, &one] {
-        broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
-    }
+    let (_cluster, zero, one) = spread_over_two(2).await;
     one.disk.set_full(true);
     zero.wait("all with the one that has room", |zero| zero.leaders() == Some(spread(&[(Some(0), 4)]))).await;
     zero.leave().await;
