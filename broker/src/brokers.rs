@@ -41,6 +41,16 @@ impl Registered {
     }
 }
 
+/// Where the others reach a broker. Another session is another place, be it at the same address: its process knows nothing
+/// of what the one before was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its session.
+    pub incarnation: i64,
+    /// `host:port` of its [`INTERNAL`] listener.
+    pub address: String,
+}
+
 /// All brokers at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -52,6 +62,12 @@ impl Image {
     /// `host:port` of a broker, on a listener.
     pub fn endpoint(&self, broker: i32, listener: &str) -> Option<&str> {
         self.brokers.get(&broker)?.endpoints.get(listener).map(String::as_str)
+    }
+
+    /// Where the others reach a broker now.
+    pub fn place(&self, broker: i32) -> Option<Place> {
+        let address = self.endpoint(broker, INTERNAL)?.to_owned();
+        Some(Place { incarnation: self.brokers.get(&broker)?.incarnation, address })
     }
 }
 
@@ -150,5 +166,7 @@ mod tests {
         assert_eq!(*told.borrow(), 1);
         assert_eq!(brokers.image().endpoint(1, INTERNAL), Some("main-1:9093"));
         assert_eq!(brokers.image().endpoint(2, INTERNAL), None);
+        let place = Place { incarnation: 7, address: "main-1:9093".to_owned() };
+        assert_eq!((brokers.image().place(1), brokers.image().place(2)), (Some(place), None));
     }
 }

@@ -19,7 +19,8 @@ pub struct ClientConfig {
     pub client_id: String,
     /// File with a bearer token, such as a projected service account token. Read again every minute, since those rotate.
     pub token_file: Option<PathBuf>,
-    /// How long to wait for a connection. Default 5 s.
+    /// How long one attempt to connect may take. Default 2 s: a broker that has moved does not answer where it was, and its
+    /// name is looked up anew for each attempt.
     pub connect_timeout: Duration,
     /// How long a call may take, its retries included. Default 30 s. Producers have a delivery timeout of their own.
     pub request_timeout: Duration,
@@ -35,7 +36,7 @@ impl ClientConfig {
             endpoints: endpoints.split(',').map(|e| e.trim().to_owned()).filter(|e| !e.is_empty()).collect(),
             client_id: "taffrail-client".to_owned(),
             token_file: None,
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(30),
             dial: |endpoint| endpoint.connect_lazy(),
         }

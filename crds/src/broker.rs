@@ -6,6 +6,8 @@
 // The derive of KubeSchema repeats the structs where nothing reaches them.
 #![allow(unreachable_pub)]
 
+use std::net::Ipv6Addr;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,4 +109,29 @@ pub struct Endpoint {
     /// Port, from 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+}
+
+impl Endpoint {
+    /// `host:port`, as it stands in a URI: IPv6 addresses have brackets there.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_shown_as_in_a_uri() {
+        for (host, expected) in [
+            ("main-1.main-brokers.shop.svc", "main-1.main-brokers.shop.svc:9093"),
+            ("10.0.0.7", "10.0.0.7:9093"),
+            ("fd00::7", "[fd00::7]:9093"),
+        ] {
+            let endpoint = Endpoint { listener: "internal".to_owned(), host: host.to_owned(), port: 9093 };
+            assert_eq!(endpoint.authority(), expected);
+        }
+    }
 }

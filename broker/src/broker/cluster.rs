@@ -141,9 +141,12 @@ impl Process {
         let settings = followed.settings;
         let host = settings.advertise_host.clone();
         let ports = self.config.listen.iter().map(|listen| listen.socket_address().port());
-        // Brokers of one process reach each other on this machine, wherever clients come from.
-        let is_here = self.embedded.is_some();
-        let internal_host = if is_here { settings.internal_listen.ip().to_string() } else { host.clone() };
+        let internal_host = match &settings.internal_host {
+            Some(host) => host.clone(),
+            // Brokers of one process reach each other on this machine, wherever clients come from.
+            None if self.embedded.is_some() => settings.internal_listen.ip().to_string(),
+            None => host.clone(),
+        };
         registration::Settings {
             store: followed.store.clone(),
             meta: storage.meta(),

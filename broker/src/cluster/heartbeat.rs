@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::Session;
 use super::controller::liveness::{Beat, Liveness};
 use super::controller::members::LogEnd;
-use crate::brokers::{Brokers, INTERNAL};
+use crate::brokers::{Brokers, Place};
 use crate::context::Context;
 use crate::replication::Proposal;
 
@@ -45,12 +45,12 @@ pub trait Purger: Send + Sync + 'static {
     fn purge(&self, broker: i32, topic: Uuid, controller_epoch: i32) -> BoxFuture<'_, Result<(), String>>;
 }
 
-/// Connections for control to the other brokers, each with its address. Cheap to clone.
+/// Connections for control to the other brokers, each with where it leads. Cheap to clone.
 #[derive(Clone)]
 pub struct Links {
     brokers: Arc<Brokers>,
     timeout: Duration,
-    open: Arc<Mutex<HashMap<i32, (String, Channel)>>>,
+    open: Arc<Mutex<HashMap<i32, (Place, Channel)>>>,
 }
 
 impl Links {
@@ -61,15 +61,15 @@ impl Links {
 
     fn client(&self, broker: i32) -> Result<ControllerClient<Channel>, String> {
         let image = self.brokers.image();
-        let address = image.endpoint(broker, INTERNAL).ok_or_else(|| format!("broker {broker} is not registered"))?;
+        let place = image.place(broker).ok_or_else(|| format!("broker {broker} is not registered"))?;
         let mut open = self.open.lock();
         open.retain(|known, _| image.brokers.contains_key(known));
-        if let Some((at, channel)) = open.get(&broker)
-            && at == address
+        if let Some((known, channel)) = open.get(&broker)
+            && *known == place
         {
             return Ok(ControllerClient::new(channel.clone()));
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+        let endpoint = Endpoint::from_shared(format!("http://{}", place.address)).map_err(|error| error.to_string())?;
         // A broker whose machine lost its power never ends its connections: without the questions whether it is there, what is
         // sent to the one that comes in its place would go the old way until the kernel gives up, a quarter of an hour later.
         let endpoint = endpoint
@@ -80,7 +80,7 @@ impl Links {
             .keep_alive_timeout(self.timeout)
             .keep_alive_while_idle(true);
         let channel = self.brokers.network().dial(endpoint);
-        open.insert(broker, (address.to_owned(), channel.clone()));
+        open.insert(broker, (place, channel.clone()));
         Ok(ControllerClient::new(channel))
     }
 }
@@ -298,7 +298,7 @@ mod tests {
     use tokio_stream::wrappers::TcpListenerStream;
 
     use super::*;
-    use crate::brokers::{Image, Registered};
+    use crate::brokers::{INTERNAL, Image, Registered};
 
     struct Hears;
 

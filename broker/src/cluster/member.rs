@@ -279,7 +279,7 @@ async fn follow_brokers(mut image: watch::Receiver<Arc<Image>>, brokers: Arc<Bro
 fn registry(image: &Image) -> brokers::Image {
     let wanted = image.cluster.as_ref().map_or(i32::MAX, |cluster| cluster.spec.spec.replicas);
     let registered = |spec: &BrokerSpec| {
-        let endpoints = spec.endpoints.iter().map(|at| (at.listener.clone(), format!("{}:{}", at.host, at.port)));
+        let endpoints = spec.endpoints.iter().map(|at| (at.listener.clone(), at.authority()));
         Registered {
             id: spec.id,
             incarnation: spec.incarnation,

@@ -24,10 +24,15 @@ pub struct ClusterConfig {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub broker_id: i32,
 
-    /// Name or IP address at which the other brokers and clients in the Kubernetes cluster reach this broker, without a
-    /// port. There is no default.
+    /// Name or IP address at which clients in the Kubernetes cluster reach this broker, without a port, and the other
+    /// brokers where --internal-host is not set. There is no default.
     #[arg(long, value_name = "HOST", value_parser = values::host)]
     pub advertise_host: String,
+
+    /// Name or IP address at which the other brokers reach this broker, without a port; in Kubernetes the address of its
+    /// pod, since a name leads to the pod before for a while. Without this option: --advertise-host.
+    #[arg(long, value_name = "HOST", value_parser = values::host)]
+    pub internal_host: Option<String>,
 
     /// Address for the other brokers of the cluster.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:9093", value_parser = values::socket_address)]

@@ -191,11 +191,25 @@ fn a_broker_of_a_cluster_has_settings_of_its_own() {
     let config = IN_CLUSTER.resolve().unwrap().config;
     let cluster = config.cluster.unwrap();
     assert_eq!((cluster.cluster.as_str(), cluster.namespace.as_str(), cluster.broker_id), ("main", "shop", 2));
-    assert_eq!(cluster.advertise_host, "main-2.main-brokers.shop.svc");
+    assert_eq!((cluster.advertise_host.as_str(), cluster.internal_host), ("main-2.main-brokers.shop.svc", None));
     let times = [cluster.session_timeout, cluster.lease_duration, cluster.renew_deadline, cluster.retry_period];
     assert_eq!(times.map(|time| time.to_string()), ["6s", "6s", "3s", "1s"]);
     assert_eq!(cluster.internal_listen.to_string(), "0.0.0.0:9093");
     assert_eq!(NOTHING.resolve().unwrap().config.cluster, None);
+}
+
+#[test]
+fn the_other_brokers_may_reach_a_broker_at_an_address_of_its_own() {
+    let given = |host| {
+        let environment = &[IN_CLUSTER.environment[0], ("TAFFRAIL_INTERNAL_HOST", host)];
+        Case { environment, ..IN_CLUSTER }.resolve().map(|effective| effective.config.cluster.unwrap().internal_host)
+    };
+    for host in ["10.0.0.7", "fd00::7", "main-2.main-brokers.shop.svc"] {
+        assert_eq!(given(host).unwrap().as_deref(), Some(host));
+    }
+    for wrong in ["10.0.0.7:9093", "[fd00::7]", "a b"] {
+        assert!(given(wrong).unwrap_err()[0].contains("without a port"), "{wrong}");
+    }
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn of_broker(config: &Config, dev: &DevConfig, at: Addresses, id: i32) -> Config
         namespace: NAMESPACE.to_owned(),
         broker_id: id,
         advertise_host: dev.host(config),
+        internal_host: None,
         internal_listen: at.internal,
         zone_file: Some(data_dir.join("zone")),
         session_timeout: session,

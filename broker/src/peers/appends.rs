@@ -114,10 +114,13 @@ async fn run(connector: Arc<Connector>, mut queue: mpsc::UnboundedReceiver<Waiti
     let mut first = Vec::new();
     while queue.recv_many(&mut first, BATCHES_AT_ONCE).await > 0 {
         let mut stream = Stream::default();
-        let error = match stream.run(&connector, &mut queue, &mut first).await {
-            Ok(()) => return,
-            Err(error) => error,
+        let moved = connector.moved();
+        let ended = tokio::select! {
+            biased;
+            ended = stream.run(&connector, &mut queue, &mut first) => ended,
+            () = moved => Err(connector.refused("was restarted")),
         };
+        let Err(error) = ended else { return };
         for waiting in first.drain(..) {
             waiting.outgoing.refuse(error.clone());
         }

@@ -1,7 +1,8 @@
 //! The other brokers: connections to their internal listeners, and what is asked of them.
 //!
 //! - `connection`: channels to one broker, where it is registered; separate ones for data, control, members' streams and
-//!   copies, so that data cannot hold up heartbeats, nor a member that does not read the others;
+//!   copies, so that data cannot hold up heartbeats, nor a member that does not read the others. Another session or address
+//!   is another place: what is under way to the one before is given up, and nothing that failed there delays what comes;
 //! - `appends`: one stream of batches to it; `watches`: one stream by which it tells of partitions that somebody waits at;
 //! - [`wire`]: the forms in which all that travels.
 //!

@@ -41,7 +41,12 @@ pub(super) fn start(connector: Arc<Connector>) -> Watches {
 async fn run(connector: Arc<Connector>, mut queue: mpsc::UnboundedReceiver<Watch>) {
     while let Some(first) = queue.recv().await {
         let mut asked = HashMap::from([(0, first)]);
-        follow(&connector, &mut queue, &mut asked).await;
+        let moved = connector.moved();
+        tokio::select! {
+            biased;
+            () = follow(&connector, &mut queue, &mut asked) => {}
+            () = moved => {}
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }

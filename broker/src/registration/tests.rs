@@ -79,14 +79,14 @@ fn listeners_are_known_by_their_ports() {
     let listeners = [Listener { name: "shop".to_owned(), port: 9100, ..Listener::default() }, Listener::default()];
     let told = endpoints(
         "main-2.svc",
-        &("main-2.svc".to_owned(), 9093),
+        &("10.0.0.7".to_owned(), 9093),
         &[9094, 9100, 9101].map(|port| (None, port)),
         &listeners,
     );
     let told: Vec<_> = told.iter().map(|e| format!("{}={}:{}", e.listener, e.host, e.port)).collect();
     assert_eq!(
         told,
-        ["internal=main-2.svc:9093", "grpc=main-2.svc:9094", "shop=main-2.svc:9100", "port-9101=main-2.svc:9101"]
+        ["internal=10.0.0.7:9093", "grpc=main-2.svc:9094", "shop=main-2.svc:9100", "port-9101=main-2.svc:9101"]
     );
 }
 

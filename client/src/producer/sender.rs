@@ -199,7 +199,9 @@ impl Sender {
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
             match self.timers.pop_first() {
                 Some((_, Timer::Partition(slot))) => self.look_at(slot),
-                Some((_, Timer::Link(endpoint))) => self.connect(&endpoint),
+                // Who waits for it is looked at again, and connects to it. While nobody does, it is left alone: it may be away,
+                // and an attempt that goes to where it was would keep those who need it later waiting.
+                Some((_, Timer::Link(endpoint))) => self.unblock(&endpoint),
                 Some((_, Timer::Identity)) => self.ask_identity(None),
                 None => {}
             }
@@ -307,5 +309,57 @@ impl Sender {
             state.complete(result);
             self.accumulator.release(memory);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::Client;
+    use crate::producer::accumulator::SealedBatch;
+    use crate::producer::delivery::BatchState;
+    use crate::producer::{Acks, Compression};
+
+    fn sender() -> Sender {
+        let settings = Settings {
+            delivery: Delivery::AtLeastOnce,
+            acks: Acks::All,
+            compression: Compression::None,
+            linger: Duration::ZERO,
+            batch_size: 64 << 10,
+            buffer_memory: 1 << 20,
+            delivery_timeout: Duration::from_mins(1),
+            max_in_flight: 5,
+        };
+        let accumulator = Arc::new(Accumulator::new(settings.clone()));
+        let shared = Client::connect("localhost:1").unwrap().0;
+        Sender::new(shared, settings, accumulator, Arc::default(), Arc::new(ProducerCounters::new()))
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_was_lost_is_connected_to_when_a_partition_waits_for_it_and_not_before() {
+        let (mut sender, now) = (sender(), Instant::now());
+        let endpoint: Arc<str> = "localhost:1".into();
+        sender.links.insert(endpoint.clone(), Link::new(endpoint.clone(), now));
+        let connects = |sender: &mut Sender| {
+            sender.timers.insert((now, Timer::Link(endpoint.clone())));
+            sender.step();
+            sender.links[&endpoint].connects_at().is_none()
+        };
+        assert!(!connects(&mut sender), "nobody waits for it");
+
+        let mut queue = Queue::new(sender.promise);
+        for _ in 0..2 {
+            let (bytes, state) = (Bytes::from_static(b"batch"), BatchState::new(0));
+            queue.push(SealedBatch { bytes, records: 1, memory: 5, opened: now, state });
+        }
+        // One is in flight there, so that the other one has no other way.
+        queue.send().unwrap();
+        let (buffer, route) = (PartitionBuffer::new("t".into(), 0, 0), Some(endpoint.clone()));
+        sender.partitions.insert(0, Partition { buffer, queue, endpoint: route, listed: false, parked: true });
+        sender.links.get_mut(&endpoint).unwrap().blocked.push(0);
+        assert!(connects(&mut sender), "a partition waits for it");
     }
 }

@@ -152,10 +152,12 @@ impl View<'_> {
         }
     }
 
-    /// The first of the replicas leads, if all are in sync. Where some move, who leads is decided when they have.
+    /// The first of the replicas leads, if all are in sync. Where some move, who leads is decided when they have. One that has
+    /// only just come is left alone: nobody needs it to lead yet.
     fn prefer(&self, next: &mut PartitionState) {
         let all = next.isr.len() == next.replicas.len() && !next.is_moving();
-        let preferred = next.replicas.first().filter(|broker| !self.is_stopping(**broker));
+        let is_able = |broker: &&i32| self.members.get(*broker).is_some_and(|it| it.settled && !it.stopping);
+        let preferred = next.replicas.first().filter(is_able);
         if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
             next.leader = Some(*preferred);
         }

@@ -15,6 +15,10 @@ use uuid::Uuid;
 use super::members::{LogEnd, Member, Members};
 use crate::replication::proposals::ByPartition;
 
+/// How long after a broker was first heard in its session leaderships go back to it. Its address may be another one, and for
+/// so long the name by which clients know it may lead to the one before (CoreDNS caches for 30 s).
+const SETTLED: Duration = Duration::from_secs(30);
+
 /// What a broker said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
@@ -48,6 +52,8 @@ struct Heard {
     at: Duration,
     /// Since when it has never been silent for half a session.
     since: Duration,
+    /// When this session of it was first heard.
+    joined: Duration,
     beat: Beat,
 }
 
@@ -88,7 +94,8 @@ impl Liveness {
             self.news.notify_one();
         }
         let since = last.filter(|last| self.is_unbroken(last.at, now)).map_or(now, |last| last.since);
-        self.heard.insert(broker, Heard { at: now, since, beat });
+        let joined = last.filter(|last| last.beat.incarnation == beat.incarnation).map_or(now, |last| last.joined);
+        self.heard.insert(broker, Heard { at: now, since, joined, beat });
     }
 
     fn is_unbroken(&self, last: Duration, now: Duration) -> bool {
@@ -125,10 +132,11 @@ impl Liveness {
     }
 
     /// The registered brokers with what was heard of them.
-    pub fn members<'a>(&self, registered: impl Iterator<Item = &'a BrokerSpec>) -> Members {
+    pub fn members<'a>(&self, registered: impl Iterator<Item = &'a BrokerSpec>, now: Duration) -> Members {
         let member = |spec: &BrokerSpec| {
             let mut member = Member::registered(spec);
-            if let Some(Heard { beat, .. }) = self.last(spec) {
+            if let Some(Heard { joined, beat, .. }) = self.last(spec) {
+                member.settled = now.saturating_sub(*joined) >= SETTLED;
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
                 member.recovered.clone_from(&beat.recovered);
@@ -232,6 +240,24 @@ mod tests {
         liveness.heard.remove(&1);
         assert_eq!(liveness.fencing(&registered(false), secs(105), secs(110)), Fencing::Right);
         assert_eq!(liveness.fencing(&registered(false), secs(105), secs(111)), Fencing::Fence);
+    }
+
+    #[test]
+    fn a_session_is_settled_when_names_lead_to_it_everywhere() {
+        let mut liveness = Liveness::new(0, secs(6));
+        let settled = |liveness: &Liveness, now| {
+            let registered = registered(false);
+            liveness.members(std::iter::once(&registered), secs(now))[&1].settled
+        };
+        for (incarnation, heard, now, expected, why) in [
+            (4, 100, 200, false, "an earlier session"),
+            (5, 200, 229, false, "it has just come"),
+            (5, 228, 230, true, "it was heard again meanwhile"),
+            (5, 300, 300, true, "it was silent: its address is the same"),
+        ] {
+            liveness.hear(1, beat(incarnation), secs(heard));
+            assert_eq!(settled(&liveness, now), expected, "{why}");
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Member {
     pub continues: Option<i64>,
     /// It is silent, or has not been heard since it registered: neither leads nor is in sync.
     pub fenced: bool,
+    /// It has been heard in this session for so long that clients find it too.
+    pub settled: bool,
     /// It is about to stop: nothing new is given to it (I9).
     pub stopping: bool,
     /// Zone of its node.
@@ -68,6 +70,7 @@ impl Member {
             incarnation: spec.incarnation,
             continues: spec.continues,
             fenced: spec.fenced,
+            settled: false,
             stopping: false,
             zone: spec.zone.clone(),
             faults: BTreeMap::new(),
@@ -110,6 +113,7 @@ pub(super) mod tests {
             incarnation: 10 + i64::from(id),
             continues: None,
             fenced: false,
+            settled: true,
             stopping: false,
             zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
             faults: BTreeMap::new(),

@@ -90,7 +90,7 @@ pub struct Plan {
 /// The writes that these facts ask for.
 pub fn plan(facts: &Facts<'_>) -> Plan {
     let brokers = fence(facts);
-    let mut members = facts.liveness.members(facts.brokers.iter().copied());
+    let mut members = facts.liveness.members(facts.brokers.iter().copied(), facts.now);
     for changed in &brokers {
         if let Some(member) = members.get_mut(&changed.id) {
             member.fenced = changed.fenced;

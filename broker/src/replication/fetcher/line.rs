@@ -96,16 +96,38 @@ impl Line {
                 let Some(word) = queue.recv().await else { return };
                 self.hear(word);
             }
-            let begun = tokio::time::Instant::now();
-            match self.follow(&peer, &mut queue).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::debug!(error = error.message, "the stream of a leader ended");
+            let moved = peer.moved();
+            let goes_on = tokio::select! {
+                biased;
+                goes_on = self.follow_and_pause(&peer, &mut queue, &mut pause) => goes_on,
+                () = moved => {
                     self.tell_all(|| Event::Lost);
-                    pause = if begun.elapsed() > PAUSE.1 { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
-                    tokio::time::sleep(pause).await;
+                    pause = PAUSE.0;
+                    true
                 }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// One stream, and the pause behind one that broke. False: the broker stops. Cancel safe: what was heard is kept.
+    async fn follow_and_pause(
+        &mut self,
+        peer: &Peer,
+        queue: &mut mpsc::UnboundedReceiver<ToLine>,
+        pause: &mut Duration,
+    ) -> bool {
+        let begun = tokio::time::Instant::now();
+        match self.follow(peer, queue).await {
+            Ok(goes_on) => goes_on,
+            Err(error) => {
+                tracing::debug!(error = error.message, "the stream of a leader ended");
+                self.tell_all(|| Event::Lost);
+                *pause = if begun.elapsed() > PAUSE.1 { PAUSE.0 } else { (*pause * 2).min(PAUSE.1) };
+                tokio::time::sleep(*pause).await;
+                true
             }
         }
     }
@@ -231,4 +253,42 @@ fn decode(leader_epoch: i32, part: FetchedPart) -> Answer {
         (None, None) => Outcome::Matches,
     };
     Answer { leader_epoch, batches, high_watermark, log_start, log_end, answers, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::brokers::{Brokers, INTERNAL, Image, Registered};
+    use crate::peers::Peers;
+
+    fn registered(incarnation: i64, at: &TcpListener) -> Image {
+        let endpoints = [(INTERNAL.to_owned(), at.local_addr().unwrap().to_string())].into();
+        let version = "test".to_owned();
+        let leader = Registered { id: 1, incarnation, fenced: false, draining: false, zone: None, endpoints, version };
+        Image { brokers: [(1, leader)].into() }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_was_restarted_elsewhere_is_followed_there_at_once() {
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let (before, now) = (listen().await.unwrap(), listen().await.unwrap());
+        let brokers = Brokers::new(0, "cluster".to_owned());
+        brokers.publish(registered(1, &before));
+        let peers = Peers::new(brokers.clone(), 1 << 20);
+        let (me, room) = (Session { broker: 0, incarnation: 1 }, Arc::new(Semaphore::new(1)));
+        let line = start(peers.peer(1), me, (room, 1), ReplicationMetrics::default());
+        let partition = PartitionId { topic: Uuid::from_u128(7), index: 0 };
+        let (events, mut heard) = mpsc::unbounded_channel();
+        line.send(ToLine::Follow(Followed { partition, leader_epoch: 1, number: 0 }, events)).unwrap();
+        // Nobody answers there, and nobody says that nobody will.
+        let _silent = before.accept().await.unwrap();
+
+        brokers.publish(registered(2, &now));
+        let found = tokio::time::timeout(BEGIN / 2, now.accept()).await;
+        assert!(found.is_ok(), "it waits for an answer from where the leader was");
+        assert!(matches!(heard.recv().await, Some(Event::Lost)));
+    }
 }

@@ -92,7 +92,7 @@ impl Sender {
         }
     }
 
-    pub(super) fn connect(&mut self, endpoint: &Arc<str>) {
+    fn connect(&mut self, endpoint: &Arc<str>) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         if link.connects_at().is_none_or(|at| at > Instant::now()) {
             return;
@@ -125,7 +125,7 @@ impl Sender {
     }
 
     /// A link may have room again, or nothing more to wait for before it is left.
-    fn unblock(&mut self, endpoint: &Arc<str>) {
+    pub(super) fn unblock(&mut self, endpoint: &Arc<str>) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         if link.is_drained() {
             let again = link.close(Instant::now(), rand::random());

@@ -139,6 +139,8 @@ fn environment(cluster: &Validated) -> Vec<Value> {
         ("TAFFRAIL_CONFIG", json!({ "value": format!("/etc/taffrail/{FILE}") })),
         ("TAFFRAIL_BROKER_ID", json!({ "valueFrom": field("metadata.labels['apps.kubernetes.io/pod-index']") })),
         ("TAFFRAIL_ADVERTISE_HOST", json!({ "value": host })),
+        // A name leads to the pod before for as long as it is cached: acknowledgements do not wait for that.
+        ("TAFFRAIL_INTERNAL_HOST", json!({ "valueFrom": field("status.podIP") })),
         ("TAFFRAIL_ZONE_FILE", json!({ "value": "/etc/taffrail/pod/zone" })),
     ];
     let users = &cluster.spec.pod.env;

@@ -287,6 +287,12 @@ fn leadership_goes_back_to_the_preferred_replica_when_all_are_in_sync_and_only_t
     assert_eq!(settle(TOPIC, &some, &members, true), None, "one has to catch up yet");
     let unproven = PartitionState { recovering: true, ..elsewhere.clone() };
     assert_eq!(settle(TOPIC, &unproven, &members, true), None);
+    members.get_mut(&0).unwrap().settled = false;
+    assert_eq!(settle(TOPIC, &elsewhere, &members, true), None, "it has only just come");
+    fence(&mut members, 2);
+    assert_eq!(settle(TOPIC, &elsewhere, &members, true).unwrap().leader, Some(0), "it is needed");
+    members.get_mut(&2).unwrap().fenced = false;
+    members.get_mut(&0).unwrap().settled = true;
     members.get_mut(&0).unwrap().stopping = true;
     assert_eq!(settle(TOPIC, &elsewhere, &members, true).unwrap().leader, Some(2));
 }

@@ -211,7 +211,8 @@ fn i7_a_dead_brokers_leaderships_move_in_one_round() {
     assert!(leaders.iter().all(|leader| [Some(0), Some(1)].contains(leader)));
 
     // It is back, and leads what it prefers to lead once all have it in sync.
-    world.hear([2]);
+    world.now += 20;
+    world.hear(0..3);
     world.settle();
     let key = wanted(1).id;
     for (_, slice) in world.slices.range_mut((key, 0)..=(key, i32::MAX)) {
