@@ -47,8 +47,7 @@ fn damage(broker: &Running) -> LogId {
 
 async fn read(partition: &Partition) -> Result<usize, FetchError> {
     let isolation = Isolation::ReadUncommitted;
-    let request =
-        ReadRequest { offset: DAMAGED, max_bytes: 1 << 20, isolation, last_epoch: None, leader_epoch: None };
+    let request = ReadRequest { offset: DAMAGED, max_bytes: 1 << 20, isolation, last_epoch: None, leader_epoch: None };
     Ok(partition.read(request).await?.batches.len())
 }
 
