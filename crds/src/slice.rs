@@ -247,6 +247,12 @@ impl PartitionState {
     pub fn is_moving(&self) -> bool {
         !self.adding.is_empty() || !self.removing.is_empty()
     }
+
+    /// The replica of this broker is in sync, eligible, or was last known to be, in whatever session: acknowledged records may
+    /// depend on it.
+    pub fn counts(&self, broker: i32) -> bool {
+        self.isr.iter().chain(&self.elr).chain(&self.last_known_elr).any(|replica| replica.broker == broker)
+    }
 }
 
 /// A replica of a partition in one uptime session of its broker.

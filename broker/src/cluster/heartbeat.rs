@@ -15,8 +15,8 @@ use taffrail_proto::internal::v1 as proto;
 use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
-    BrokerSession, HeartbeatRequest, HeartbeatResponse, PartitionFault, ProposedIsr, PurgeTopicRequest,
-    PurgeTopicResponse, RecoveredPartition,
+    BrokerSession, DamagedPartition, HeartbeatRequest, HeartbeatResponse, PartitionFault, ProposedIsr,
+    PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,11 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         leader_epoch: *leader_epoch,
     };
+    let damaged = |((topic, partition), leader_epoch): (&(Uuid, i32), &i32)| DamagedPartition {
+        topic_id: topic.to_string(),
+        partition: *partition,
+        leader_epoch: *leader_epoch,
+    };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,
@@ -167,6 +172,7 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         recovered: beat.recovered.iter().take(MAX_NAMED).map(found).collect(),
         proposals: beat.proposals.iter().take(MAX_NAMED).map(|(key, proposal)| proposed(*key, proposal)).collect(),
         ends: beat.ends.iter().take(MAX_NAMED).map(|(key, end)| log_end(*key, *end)).collect(),
+        damaged: beat.damaged.iter().take(MAX_NAMED).map(damaged).collect(),
     }
 }
 
@@ -201,19 +207,23 @@ enum Malformed {
 }
 
 fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
-    let lists = [request.faults.len(), request.recovered.len(), request.proposals.len(), request.ends.len()];
+    let HeartbeatRequest { faults, recovered, proposals, ends, damaged, .. } = &request;
+    let lists = [faults.len(), recovered.len(), proposals.len(), ends.len(), damaged.len()];
     if lists.into_iter().any(|named| named > MAX_NAMED) {
         return Err(Malformed::TooMany);
     }
     let fault = |fault: PartitionFault| Ok((key(&fault.topic_id, fault.partition)?, fault.reason));
-    let found = |found: RecoveredPartition| match found.leader_epoch {
-        epoch @ 0.. => Ok((key(&found.topic_id, found.partition)?, epoch)),
+    let under = |topic: &str, partition: i32, leader_epoch: i32| match leader_epoch {
+        epoch @ 0.. => Ok((key(topic, partition)?, epoch)),
         _ => Err(Malformed::Negative),
     };
+    let found = |found: RecoveredPartition| under(&found.topic_id, found.partition, found.leader_epoch);
+    let damaged = |damaged: DamagedPartition| under(&damaged.topic_id, damaged.partition, damaged.leader_epoch);
     Ok(Beat {
         incarnation: request.incarnation,
         stopping: request.stopping,
         faults: request.faults.into_iter().map(fault).collect::<Result<_, _>>()?,
+        damaged: request.damaged.into_iter().map(damaged).collect::<Result<_, _>>()?,
         recovered: request.recovered.into_iter().map(found).collect::<Result<_, _>>()?,
         proposals: request.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
         ends: request.ends.iter().map(end).collect::<Result<_, _>>()?,
@@ -352,6 +362,7 @@ mod tests {
             incarnation: 7,
             stopping: true,
             faults: BTreeMap::from([((topic, 1), "its log is missing".to_owned())]),
+            damaged: [((topic, 6), 9)].into(),
             recovered: [((topic, 2), 8)].into(),
             proposals: [((topic, 3), proposal)].into(),
             ends: [((topic, 4), LogEnd { leader_epoch: 7, epoch: 5, end: 6 }), ((topic, 5), LogEnd::none(7))].into(),
@@ -394,6 +405,8 @@ mod tests {
         for (partition, leader_epoch) in [(-1, 0), (0, -1)] {
             let found = RecoveredPartition { topic_id: topic_id.clone(), partition, leader_epoch };
             assert_eq!(refused(HeartbeatRequest { recovered: vec![found], ..Default::default() }), Malformed::Negative);
+            let damaged = DamagedPartition { topic_id: topic_id.clone(), partition, leader_epoch };
+            assert_eq!(refused(HeartbeatRequest { damaged: vec![damaged], ..Default::default() }), Malformed::Negative);
         }
         let many = vec![proto::LogEnd { topic_id, ..Default::default() }; MAX_NAMED + 1];
         assert_eq!(refused(HeartbeatRequest { ends: many, ..Default::default() }), Malformed::TooMany);

@@ -247,6 +247,7 @@ impl Telling {
         let takes_records = serving.takes_records();
         let next = Beat {
             faults: serving.faults(),
+            damaged: serving.damaged(),
             recovered: serving.recovered(),
             ends: serving.ends(),
             proposals: proposals.borrow_and_update().clone(),

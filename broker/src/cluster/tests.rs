@@ -32,6 +32,7 @@ use crate::storage::memory::Disk;
 use crate::storage::{FORMAT_VERSION, Storage};
 use crate::topics::Topics;
 
+mod damage;
 mod moves;
 
 const TOPIC: &str = "6f1b0a52-4a3e-4d3e-9d67-2b8f6f0f7a11";

@@ -1,16 +1,18 @@
 //! A partition that this broker leads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use taffrail_crds::slice::Replica;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::batch::OwnedBatch;
 use super::command::{AppendCommand, AppendReply, Command, refuse_closed};
+use super::damage::Damage;
 use super::owner::Owner;
 use super::read::divergence;
 use super::state::{State, check_epoch};
@@ -22,7 +24,7 @@ use super::{
 use crate::context::Context;
 use crate::replication::{Leader, Proposals, View};
 use crate::storage::leader_epochs::EpochEnd;
-use crate::storage::{Log, PartitionId};
+use crate::storage::{Log, PartitionId, ReadError};
 use crate::topics::Settings;
 
 /// A partition that this broker leads: its log, and the way to the task that owns its writes.
@@ -38,6 +40,7 @@ pub(super) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     waiters: Waiters,
     largest_read_batch: AtomicUsize,
+    damage: Damage,
     pub(super) replication: Option<Replication>,
 }
 
@@ -46,6 +49,8 @@ pub(super) struct Replication {
     pub(super) proposals: Arc<Proposals>,
     /// Below this the high watermark is not known to be the latest (H5).
     latest_from: i64,
+    /// Other replicas are in sync.
+    has_others: AtomicBool,
     /// What followers have said since the owner looked last, one entry for a broker: however often they report, it looks
     /// once.
     reports: Mutex<Vec<(Replica, i64)>>,
@@ -92,16 +97,17 @@ impl Local {
         let (leader, replication) = match replicated {
             None => (None, None),
             Some(Replicated { view, high_watermark, proposals }) => {
+                let has_others = AtomicBool::new(has_others(&view));
                 let mut leader = Leader::new(view, high_watermark, extent, context.clock().since_boot());
                 proposals.get(log.partition()).into_iter().for_each(|proposal| leader.resume(proposal));
                 let (latest_from, reports) = (leader.epoch_start(), Mutex::default());
-                (Some(Box::new(leader)), Some(Replication { proposals, latest_from, reports }))
+                (Some(Box::new(leader)), Some(Replication { proposals, latest_from, has_others, reports }))
             }
         };
         let state = State::new(extent, leader_epoch, log.producers(), leader);
         let snapshot = ArcSwap::from_pointee(state.snapshot(false));
-        let (waiters, largest_read_batch) = (Waiters::default(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch, replication });
+        let (waiters, largest_read_batch, damage) = (Waiters::default(), AtomicUsize::new(0), Damage::default());
+        let shared = Arc::new(Shared { log, snapshot, waiters, largest_read_batch, damage, replication });
         let (commands, queue) = mpsc::unbounded_channel();
         tokio::spawn(Owner::new(shared.clone(), context, settings, state).run(queue));
         Ok(Self { shared, commands })
@@ -135,6 +141,9 @@ impl Local {
 
     /// See [`Partition::adopt`](super::Partition::adopt).
     pub(super) fn adopt(&self, view: View) {
+        if let Some(replication) = &self.shared.replication {
+            replication.has_others.store(has_others(&view), Ordering::Relaxed);
+        }
         self.send(Command::Adopt(Box::new(view)));
     }
 
@@ -205,7 +214,7 @@ impl Local {
         }
         let before = snapshot.visible_end(request.isolation);
         let batches = if request.offset < before {
-            log.read(request.offset, before, request.max_bytes).await?
+            log.read(request.offset, before, request.max_bytes).await.map_err(|error| self.failed(error))?
         } else {
             Vec::new()
         };
@@ -228,14 +237,14 @@ impl Local {
         isolation: Isolation,
     ) -> Result<ListedOffset, FetchError> {
         let (snapshot, log) = (self.served(None)?, &self.shared.log);
-        let before = snapshot.visible_end(isolation);
+        let (before, failed) = (snapshot.visible_end(isolation), |error| self.failed(error));
         let latest_from = self.shared.replication.as_ref().map_or(0, |replication| replication.latest_from);
         let hit = match query {
             OffsetQuery::Earliest => return Ok(self.end_offset(snapshot.log_start)),
-            OffsetQuery::Timestamp(timestamp) => log.find_timestamp(timestamp, before).await?,
+            OffsetQuery::Timestamp(timestamp) => log.find_timestamp(timestamp, before).await.map_err(failed)?,
             OffsetQuery::Latest | OffsetQuery::MaxTimestamp if before < latest_from => None,
             OffsetQuery::Latest => return Ok(self.end_offset(before)),
-            OffsetQuery::MaxTimestamp => log.max_timestamp(before).await?,
+            OffsetQuery::MaxTimestamp => log.max_timestamp(before).await.map_err(failed)?,
         };
         if hit.is_none() && before < latest_from {
             return Err(FetchError::OffsetNotAvailable);
@@ -244,6 +253,29 @@ impl Local {
             timestamp: Some(hit.timestamp),
             ..self.end_offset(hit.offset)
         }))
+    }
+
+    /// What is told of a read that storage could not answer. Damage is noted; while another replica may take over, it passes.
+    fn failed(&self, error: ReadError) -> FetchError {
+        let shared = &*self.shared;
+        shared.damage.note(shared.log.partition(), &error);
+        // Its log may have been given up behind the read.
+        if self.snapshot().closed {
+            return FetchError::Closed;
+        }
+        let has_others = shared.replication.as_ref().is_some_and(|others| others.has_others.load(Ordering::Relaxed));
+        match error {
+            ReadError::Corrupt { first, last, .. } if has_others && shared.damage.may_pass(Instant::now()) => {
+                let why = format!("offsets {first} to {last} are damaged on its leader, and another is to lead");
+                FetchError::NoLeader(why.into())
+            }
+            error => error.into(),
+        }
+    }
+
+    /// Stored records were found to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.shared.damage.is_found()
     }
 
     fn end_offset(&self, offset: i64) -> ListedOffset {
@@ -267,4 +299,8 @@ impl Local {
         }
         Ok(snapshot)
     }
+}
+
+fn has_others(view: &View) -> bool {
+    view.isr.iter().any(|replica| *replica != view.me)
 }

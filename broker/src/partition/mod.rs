@@ -6,7 +6,8 @@
 //! - [`snapshot`]: what readers see without asking the task; [`waiters`]: how they wait for more;
 //! - [`read`]: reads, offset queries, history;
 //! - `local`, `remote`: one that this broker leads, and one that another leads, to which everything goes on;
-//! - `replica`: one that another leads, read here.
+//! - `replica`: one that another leads, read here;
+//! - `damage`: stored records that cannot be read any more.
 //!
 //! It knows its log, its clock and its topic's configuration; not topics' names, not clients, not RPC.
 
@@ -35,6 +36,7 @@ use crate::topics::Settings;
 
 mod batch;
 mod command;
+mod damage;
 mod error;
 mod in_flight;
 mod local;
@@ -242,6 +244,18 @@ impl Partition {
     pub fn lag(&self) -> Option<i64> {
         let Backing::Remote(remote) = &self.0 else { return None };
         Some(remote.replica()?.lag())
+    }
+
+    /// Records that are stored here were found to be damaged since this broker leads the partition, or follows its leader, under
+    /// this leader epoch (D5).
+    pub fn is_damaged(&self) -> bool {
+        match &self.0 {
+            Backing::Local(local) => local.is_damaged(),
+            Backing::Remote(remote) | Backing::Here(Here { leader: remote, .. }) => {
+                remote.replica().is_some_and(|replica| replica.is_damaged())
+            }
+            Backing::Offline(_) => false,
+        }
     }
 
     /// The slice shows a new state of the leadership under which this broker leads it. One that is led elsewhere does not

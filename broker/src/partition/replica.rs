@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::damage::Damage;
 use super::read::divergence;
 use super::remote::Remote;
 use super::state::check_epoch;
@@ -33,6 +34,7 @@ pub(super) struct Replica {
     /// Somebody looks after those who wait.
     watching: AtomicBool,
     largest_read_batch: AtomicUsize,
+    damage: Damage,
 }
 
 /// A partition that is read here, and led elsewhere.
@@ -62,6 +64,7 @@ impl Replica {
             waiters: Waiters::default(),
             watching: AtomicBool::new(false),
             largest_read_batch: AtomicUsize::new(0),
+            damage: Damage::default(),
         }
     }
 
@@ -73,6 +76,11 @@ impl Replica {
     /// Records that it lacked when it heard of its leader last.
     pub(super) fn lag(&self) -> i64 {
         self.progress.borrow().lag
+    }
+
+    /// Records that are stored here were found to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damage.is_found()
     }
 
     fn is_awaited(&self) -> bool {
@@ -153,6 +161,7 @@ impl Here {
                 Ok(ReadData { batches, snapshot })
             }
             Err(error) => {
+                replica.damage.note(leader.id(), &error);
                 tracing::debug!(partition = ?leader.id(), %error, "asks the leader for what cannot be read here");
                 leader.read(request).await
             }

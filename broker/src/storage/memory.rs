@@ -80,6 +80,12 @@ impl Disk {
         self.0.lock().full = full;
     }
 
+    /// The log of a partition.
+    pub fn log_of(&self, partition: PartitionId) -> Option<LogId> {
+        let content = self.0.lock();
+        content.logs.iter().find(|(_, log)| log.partition() == partition).map(|(id, _)| *id)
+    }
+
     /// Damages the batch that contains `offset`: reads of it fail. True if there is one.
     pub fn damage(&self, log: LogId, offset: i64) -> bool {
         self.0.lock().logs.get_mut(&log).is_some_and(|log| log.damage(offset))

@@ -36,10 +36,11 @@ pub fn settle(topic: Uuid, partition: &PartitionState, members: &Members, balanc
     if balance {
         view.prefer(&mut next);
     }
-    if next == *partition && !answered {
+    let anew = view.is_anew(&next);
+    if next == *partition && !answered && !anew {
         return None;
     }
-    if leadership(&next) != leadership(partition) {
+    if leadership(&next) != leadership(partition) || anew {
         next.leader_epoch += 1;
     }
     next.partition_epoch += 1;
@@ -65,6 +66,16 @@ struct View<'a> {
     members: &'a Members,
     /// Somebody led until now: where logs end was told of another epoch than the one without a leader that may begin.
     was_led: bool,
+}
+
+/// Why another replica would be better: the later, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blemish {
+    None,
+    /// Some of its records cannot be read.
+    Damaged,
+    /// Its broker is about to stop.
+    Stopping,
 }
 
 impl View<'_> {
@@ -105,12 +116,10 @@ impl View<'_> {
         next.fault = if next.leader.is_some() { None } else { Some(self.fault(next)) };
     }
 
-    /// The preferred one of these replicas that can lead; one that is about to stop only if there is no other (I9).
+    /// The preferred one of these replicas that can lead; one that is damaged or about to stop only if nobody better is there.
     fn candidate(&self, next: &PartitionState, among: &[Replica]) -> Option<i32> {
         let able = |broker: &i32| among.iter().any(|replica| replica.broker == *broker && self.serves(*replica));
-        let mut able = next.replicas.iter().copied().filter(able).peekable();
-        let first = able.peek().copied();
-        able.find(|broker| !self.is_stopping(*broker)).or(first)
+        next.replicas.iter().copied().filter(able).min_by_key(|broker| self.blemish(*broker))
     }
 
     /// An eligible replica becomes the one in-sync replica: the others may lack what it has (I7).
@@ -133,19 +142,18 @@ impl View<'_> {
         note_lost(next, faulty);
     }
 
-    /// A leader that is about to stop gives way to another in-sync replica, if one stays.
+    /// A leader that is damaged or about to stop gives way to a better in-sync replica, if there is one.
     fn hand_over(&self, next: &mut PartitionState) {
-        if next.leader.is_some_and(|leader| self.is_stopping(leader)) {
-            next.leader = self.candidate(next, &next.isr).filter(|heir| !self.is_stopping(*heir)).or(next.leader);
-        }
+        let Some(leader) = next.leader.filter(|leader| self.blemish(*leader) > Blemish::None) else { return };
+        let is_better = |heir: &i32| self.blemish(*heir) < self.blemish(leader);
+        next.leader = self.candidate(next, &next.isr).filter(is_better).or(next.leader);
     }
 
-    /// Followers that are about to stop leave the in-sync replicas while enough are left to acknowledge without them: nobody
-    /// waits for one until its silence is noticed.
+    /// Followers that are damaged or about to stop, and their leader is not, leave the in-sync replicas while enough are left to
+    /// acknowledge without them. So nobody waits for one until its silence is noticed, and a damaged one begins anew (D5).
     fn retire(&self, next: &mut PartitionState) {
-        let Some(leader) = next.leader.filter(|leader| !self.is_stopping(*leader)) else { return };
-        let stopping = next.replicas.iter().rev().filter(|broker| **broker != leader && self.is_stopping(**broker));
-        for broker in stopping {
+        let Some(leader) = next.leader.map(|leader| self.blemish(leader)) else { return };
+        for broker in next.replicas.iter().rev().filter(|broker| self.blemish(**broker) > leader) {
             if next.isr.len() > next.min_in_sync_replicas as usize {
                 next.isr.retain(|replica| replica.broker != *broker);
             }
@@ -156,8 +164,9 @@ impl View<'_> {
     /// only just come is left alone: nobody needs it to lead yet.
     fn prefer(&self, next: &mut PartitionState) {
         let all = next.isr.len() == next.replicas.len() && !next.is_moving();
-        let is_able = |broker: &&i32| self.members.get(*broker).is_some_and(|it| it.settled && !it.stopping);
-        let preferred = next.replicas.first().filter(is_able);
+        let is_settled = |broker: &&i32| self.members.get(*broker).is_some_and(|member| member.settled);
+        let preferred =
+            next.replicas.first().filter(is_settled).filter(|broker| self.blemish(**broker) == Blemish::None);
         if let (true, true, false, Some(preferred)) = (all, next.leader.is_some(), next.recovering, preferred) {
             next.leader = Some(*preferred);
         }
@@ -184,6 +193,27 @@ impl View<'_> {
 
     fn is_stopping(&self, broker: i32) -> bool {
         self.members.get(&broker).is_some_and(|member| member.stopping)
+    }
+
+    /// Under which leader epoch its broker has said that records of it are damaged there.
+    fn damaged(&self, broker: i32) -> Option<i32> {
+        self.members.get(&broker)?.damaged.get(&(self.topic, self.index)).copied()
+    }
+
+    fn blemish(&self, broker: i32) -> Blemish {
+        match self.damaged(broker) {
+            _ if self.is_stopping(broker) => Blemish::Stopping,
+            Some(_) => Blemish::Damaged,
+            None => Blemish::None,
+        }
+    }
+
+    /// A damaged replica that counts for nothing now is to begin anew: under another leader epoch, in which nobody takes it for
+    /// one that has what it had (H1). Not where its leader is damaged too: it may have what that lacks.
+    fn is_anew(&self, next: &PartitionState) -> bool {
+        let is_damaged = |broker: &&i32| self.damaged(**broker) == Some(next.leader_epoch);
+        next.leader.is_some_and(|leader| self.damaged(leader).is_none())
+            && next.replicas.iter().filter(is_damaged).any(|broker| !next.counts(*broker))
     }
 }
 

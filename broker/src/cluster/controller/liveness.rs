@@ -28,6 +28,8 @@ pub struct Beat {
     pub stopping: bool,
     /// Partitions that it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
+    /// Partitions of which stored records are damaged there, and under which leader epochs it leads or follows.
+    pub damaged: BTreeMap<(Uuid, i32), i32>,
     /// Partitions that it was elected for without proof, and whose log it has found and serves: under which leader epochs.
     pub recovered: BTreeMap<(Uuid, i32), i32>,
     /// In-sync replicas that it asks for where it leads.
@@ -139,6 +141,7 @@ impl Liveness {
                 member.settled = now.saturating_sub(*joined) >= SETTLED;
                 member.stopping = beat.stopping;
                 member.faults.clone_from(&beat.faults);
+                member.damaged.clone_from(&beat.damaged);
                 member.recovered.clone_from(&beat.recovered);
                 member.proposals.clone_from(&beat.proposals);
                 member.ends.clone_from(&beat.ends);

@@ -54,6 +54,8 @@ pub struct Member {
     pub zone: Option<String>,
     /// Partitions that it says it cannot serve, and why.
     pub faults: BTreeMap<(Uuid, i32), String>,
+    /// Partitions of which it has found stored records to be damaged, and under which leader epochs it leads or follows.
+    pub damaged: BTreeMap<(Uuid, i32), i32>,
     /// Partitions that it was elected for without proof, and whose log it has found and serves: under which leader epochs.
     pub recovered: BTreeMap<(Uuid, i32), i32>,
     /// What it asks for where it leads.
@@ -74,6 +76,7 @@ impl Member {
             stopping: false,
             zone: spec.zone.clone(),
             faults: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             recovered: BTreeMap::new(),
             proposals: ByPartition::new(),
             ends: BTreeMap::new(),
@@ -91,10 +94,12 @@ impl Member {
 pub type Members = BTreeMap<i32, Member>;
 
 /// Whether leadership of a partition, by topic and index, can be handed to this replica: its broker is in that session, alive,
-/// not about to stop, and able to serve it.
+/// not about to stop, and able to serve all of it.
 pub fn can_lead(members: &Members, partition: (Uuid, i32), replica: Replica) -> bool {
     let member = members.get(&replica.broker).filter(|member| member.incarnation == replica.incarnation);
-    member.is_some_and(|member| can_take(member) && !member.faults.contains_key(&partition))
+    let is_whole =
+        |member: &&Member| !member.faults.contains_key(&partition) && !member.damaged.contains_key(&partition);
+    member.filter(is_whole).is_some_and(can_take)
 }
 
 /// New partitions may be given to it.
@@ -117,6 +122,7 @@ pub(super) mod tests {
             stopping: false,
             zone: Some(["a", "b", "c"][id as usize % 3].to_owned()),
             faults: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             recovered: BTreeMap::new(),
             proposals: ByPartition::new(),
             ends: BTreeMap::new(),

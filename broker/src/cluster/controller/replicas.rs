@@ -50,15 +50,12 @@ pub(super) fn with_epochs(partition: &PartitionState, mut next: PartitionState) 
 /// of the replicas, nor while what the leader has lost is not known: then all stay (L4).
 pub(super) fn release(next: &mut PartitionState, gone: &[i32], topic: Uuid, members: &Members) -> bool {
     let Some(leader) = next.leader.filter(|_| !next.recovering) else { return false };
-    let counts = |broker: &i32| {
-        next.isr.iter().chain(&next.elr).chain(&next.last_known_elr).any(|replica| replica.broker == *broker)
-    };
     let stay: Vec<_> = next.isr.iter().copied().filter(|replica| !gone.contains(&replica.broker)).collect();
     // Not all may be about to go.
     if next.wanted().all(|broker| gone.contains(&broker)) {
         return false;
     }
-    if gone.iter().any(counts) && stay.len() < next.min_in_sync_replicas as usize {
+    if gone.iter().any(|broker| next.counts(*broker)) && stay.len() < next.min_in_sync_replicas as usize {
         return false;
     }
     if gone.contains(&leader) {

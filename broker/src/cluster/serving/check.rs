@@ -73,6 +73,14 @@ pub fn is_asked(state: &PartitionState, me: Session) -> bool {
     state.leader.is_none() && state.last_known_elr.iter().any(|known| known.broker == me.broker)
 }
 
+/// Whether the replica of broker `me`, whose log was found to be damaged when it led or followed last, under the leader epoch
+/// `damaged`, gives that log up now and is copied anew (D5): somebody else leads, and no acknowledged record may depend on it.
+/// Only under a later epoch, in which its leader has heard nothing of it yet: nobody takes it into the in-sync replicas for what
+/// it had (H1).
+pub fn begins_anew(state: &PartitionState, me: i32, damaged: Option<i32>) -> bool {
+    damaged.is_some_and(|under| state.leader_epoch > under) && state.leader.is_some() && !state.counts(me)
+}
+
 /// What the controller is told of the log, if there is one, of a partition that it [asks](is_asked) for. To be read when what
 /// this broker did for the partition before has ended.
 pub fn log_end(state: &PartitionState, log: Option<(Extent, &LeaderEpochs)>) -> LogEnd {
@@ -126,6 +134,23 @@ mod tests {
         epochs.appended(2, 0, 70);
         let end = LogEnd { leader_epoch: 3, epoch: 2, end: 70 };
         assert_eq!(log_end(&asked, Some((extent, &epochs))), end);
+    }
+
+    #[test]
+    fn d5_h1_a_damaged_log_is_given_up_under_a_later_epoch_where_nothing_depends_on_it() {
+        let of = |broker| vec![Replica { broker, incarnation: 7 }];
+        let out = PartitionState { isr: of(1), leader: Some(1), replicas: vec![0, 1], ..state(3, 8) };
+        for (damaged, anew) in [(None, false), (Some(2), true), (Some(3), false), (Some(4), false)] {
+            assert_eq!(begins_anew(&out, ME.broker, damaged), anew, "{damaged:?}");
+        }
+        for (what, state) in [
+            ("in sync, in whatever session", PartitionState { isr: [of(1), of(0)].concat(), ..out.clone() }),
+            ("eligible", PartitionState { elr: of(0), ..out.clone() }),
+            ("it is asked if nobody is left", PartitionState { last_known_elr: of(0), ..out.clone() }),
+            ("nobody leads", PartitionState { leader: None, ..out }),
+        ] {
+            assert!(!begins_anew(&state, ME.broker, Some(2)), "{what}");
+        }
     }
 
     #[test]

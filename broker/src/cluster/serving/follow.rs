@@ -2,19 +2,27 @@
 
 use super::desired::Role;
 use super::{Change, Outcome, Serving, is_in_sync};
+use crate::cluster::image::Image;
 use crate::replication::fetcher::Following;
 use crate::storage::PartitionId;
 
 impl Serving {
     /// Follows what others lead and this broker has a replica of. Makes logs where there are none: what must not be made anew
-    /// has been reported as a fault and is not asked for here.
-    pub(super) async fn follow_leaders(&mut self, changes: &[Change]) -> Outcome {
+    /// has been reported as a fault and is not asked for here. Where a log is damaged, and is to be made anew, it is given up first.
+    pub(super) async fn follow_leaders(&mut self, image: &Image, changes: &[Change]) -> Outcome {
         let id = |topic, index: &usize| PartitionId { topic, index: *index as i32 };
         let of = |change: &Change| change.to_follow.iter().map(|index| id(change.topic, index)).collect::<Vec<_>>();
-        let ids = changes.iter().flat_map(of);
-        let wanted: Vec<_> = ids.filter_map(|id| Some((id, self.state(id)?.clone()))).collect();
+        let (mut ids, mut outcome) = (Vec::new(), Outcome::Done);
+        for id in changes.iter().flat_map(of) {
+            if self.give_up_damaged(image, id).await {
+                ids.push(id);
+            } else {
+                outcome = Outcome::TryAgain;
+            }
+        }
+        let wanted: Vec<_> = ids.into_iter().filter_map(|id| Some((id, self.state(id)?.clone()))).collect();
         if wanted.is_empty() {
-            return Outcome::Done;
+            return outcome;
         }
         let logs = match self.logs(&wanted.iter().collect::<Vec<_>>()).await {
             Ok(logs) => logs,
@@ -37,6 +45,6 @@ impl Serving {
             slot.partition.followed(log, &follow);
             slot.follow = Some(follow);
         }
-        Outcome::Done
+        outcome
     }
 }

@@ -122,12 +122,12 @@ impl Leftover {
     }
 }
 
-fn slice_of(id: PartitionId) -> (Uuid, i32) {
+pub(super) fn slice_of(id: PartitionId) -> (Uuid, i32) {
     (id.topic, id.index - id.index % PARTITIONS_PER_SLICE)
 }
 
 /// Of a topic that was not deleted.
-fn state_of(slice: &PartitionSliceSpec, id: PartitionId) -> Option<&PartitionState> {
+pub(super) fn state_of(slice: &PartitionSliceSpec, id: PartitionId) -> Option<&PartitionState> {
     let is_it = |state: &&PartitionState| state.index == id.index;
     slice.partitions.iter().find(is_it).filter(|_| slice.tombstone.is_none())
 }

@@ -8,6 +8,7 @@
 
 mod changes;
 mod check;
+mod damaged;
 mod desired;
 mod follow;
 mod kept;
@@ -25,7 +26,7 @@ use taffrail_crds::slice::Replica;
 use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
-pub use self::check::{has_recovered, is_asked, log_end};
+pub use self::check::{begins_anew, has_recovered, is_asked, log_end};
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::Kept;
 use self::leftovers::Leftovers;
@@ -86,6 +87,8 @@ struct Slot {
     follow: Option<Follow>,
     /// As this process knew it before this slot, as far as it still holds: never above the true one.
     high_watermark: i64,
+    /// The log was found to be damaged before this slot: under which leader epoch it was led or followed last.
+    damaged: Option<i32>,
 }
 
 /// What there is to do later.
@@ -193,7 +196,7 @@ impl Serving {
         }
         let led = self.lead(image, &changes).await;
         self.publish(&changes, &gone);
-        let followed = self.follow_leaders(&changes).await;
+        let followed = self.follow_leaders(image, &changes).await;
         for id in gone {
             if let Some(served) = self.served.remove(&id) {
                 stop(served.slots).await;
@@ -239,7 +242,7 @@ impl Serving {
         for (topic, served) in served {
             let ids: Vec<_> = served.slots.iter().map(|slot| slot.mark_id(topic)).collect();
             let ended = futures::future::join_all(served.slots.into_iter().map(Slot::end)).await;
-            known.extend(ids.into_iter().zip(ended).filter_map(|(id, end)| Some((id?, end.high_watermark))));
+            known.extend(ids.into_iter().zip(ended).filter_map(|(id, end)| Some((id?, end.known.high_watermark))));
         }
         self.keep_marks(known, topics).await;
     }
@@ -387,7 +390,8 @@ impl Serving {
         changed.then_some(Change { topic: id, renamed, to_lead, to_follow })
     }
 
-    fn slot(&self, id: PartitionId, place: Place, known: Option<KnownEnd>) -> Slot {
+    fn slot(&self, id: PartitionId, place: Place, ended: Option<Ended>) -> Slot {
+        let (known, damaged) = ended.map_or((None, None), |ended| (Some(ended.known), ended.damaged));
         let high_watermark = known.map_or(0, |known| match place.role {
             Role::Lead => known.high_watermark,
             _ => known.under(&place.state),
@@ -395,7 +399,7 @@ impl Serving {
         self.proposals.forget_others(id, place.state.leader_epoch);
         // While it has no replica it does not see what is lost on purpose.
         let has_replica = place.state.replicas.contains(&self.me.broker);
-        let high_watermark = if has_replica { high_watermark } else { 0 };
+        let (high_watermark, damaged) = if has_replica { (high_watermark, damaged) } else { (0, None) };
         let partition = match &place.role {
             Role::Lead => Partition::offline(id, Some("its leader is about to begin".to_owned())),
             Role::Follow { leader } | Role::Forward { leader } => {
@@ -403,7 +407,7 @@ impl Serving {
             }
             Role::Offline(fault) => Partition::offline(id, Some(fault.clone())),
         };
-        Slot { place, partition, follow: None, high_watermark }
+        Slot { place, partition, follow: None, high_watermark, damaged }
     }
 
     fn publish(&self, changes: &[Change], gone: &[Uuid]) {
@@ -423,6 +427,14 @@ impl Serving {
         let partitions = served.slots.iter().map(|slot| (slot.partition.clone(), assignment(&slot.place))).collect();
         Some(Arc::new(Topic::new(served.name.clone(), id, served.settings.clone(), partitions)))
     }
+}
+
+/// What a slot leaves to the next of its partition.
+struct Ended {
+    /// The high watermark as far as it is known here.
+    known: KnownEnd,
+    /// See [`Slot::damaged_under`].
+    damaged: Option<i32>,
 }
 
 /// A topic that is to be published anew.
@@ -471,16 +483,18 @@ impl Slot {
         self.high_watermark.max(led).max(followed)
     }
 
-    /// Ends it, when what is in flight is in the log; answers the high watermark as far as it is known here.
-    async fn end(self) -> KnownEnd {
+    /// Ends it, when what is in flight is in the log.
+    async fn end(self) -> Ended {
         let leader_epoch = self.place.state.leader_epoch;
         self.partition.stop().await;
+        let damaged = self.damaged_under();
         let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
         let followed = match self.follow {
             Some(follow) => follow.stop().await,
             None => 0,
         };
-        KnownEnd { high_watermark: self.high_watermark.max(led).max(followed), leader_epoch }
+        let known = KnownEnd { high_watermark: self.high_watermark.max(led).max(followed), leader_epoch };
+        Ended { known, damaged }
     }
 }
 

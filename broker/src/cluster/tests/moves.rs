@@ -11,7 +11,7 @@ use crate::partition::{Acks, AppendRequest, Isolation, Partition, ReadRequest};
 const FIRST: i64 = 1_700_000_000_000;
 
 /// One record.
-fn request(number: i64) -> AppendRequest {
+pub(super) fn request(number: i64) -> AppendRequest {
     let mut builder = BatchBuilder::new();
     builder.push(None, Some(b"value"), [], FIRST + number).unwrap();
     let batch = builder.build(Compression::None, None).unwrap();
@@ -27,7 +27,7 @@ struct Acknowledged {
     pause: Duration,
 }
 
-fn partition(topics: &Topics, index: usize) -> Option<Partition> {
+pub(super) fn partition(topics: &Topics, index: usize) -> Option<Partition> {
     topics.image().topic("t").ok()?.partitions.get(index).cloned()
 }
 
@@ -51,7 +51,7 @@ async fn append(topics: Arc<Topics>, index: usize, stop: Arc<AtomicBool>) -> Ack
 }
 
 /// All that is committed, by offset.
-async fn stored(partition: &Partition) -> BTreeMap<i64, i64> {
+pub(super) async fn stored(partition: &Partition) -> BTreeMap<i64, i64> {
     let mut found = BTreeMap::new();
     let end = partition.current().await.unwrap().snapshot.high_watermark;
     let mut offset = 0;

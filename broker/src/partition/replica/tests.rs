@@ -17,6 +17,7 @@ const LEADER: i32 = 1;
 
 /// A replica whose leader cannot be reached: what is asked of it fails.
 struct Bench {
+    disk: Disk,
     _storage: Arc<dyn Storage>,
     here: Here,
     progress: watch::Sender<Progress>,
@@ -27,7 +28,8 @@ impl Bench {
     /// With offsets 0 to 9 in batches of two, the first three of epoch 2 and the others of epoch 5; follows, and knows that six
     /// are committed.
     async fn new() -> Self {
-        let storage: Arc<dyn Storage> = Disk::new().open();
+        let disk = Disk::new();
+        let storage: Arc<dyn Storage> = disk.open();
         let id = PartitionId { topic: Uuid::from_u128(7), index: 0 };
         let log = storage.create(id).unwrap();
         for (batch, epoch) in [2, 2, 2, 5, 5].into_iter().enumerate() {
@@ -53,8 +55,9 @@ impl Bench {
             waiters: Waiters::default(),
             watching: AtomicBool::new(false),
             largest_read_batch: AtomicUsize::new(0),
+            damage: Damage::default(),
         };
-        Self { _storage: storage, here: Here { leader, replica: Arc::new(replica) }, progress, in_sync }
+        Self { disk, _storage: storage, here: Here { leader, replica: Arc::new(replica) }, progress, in_sync }
     }
 
     /// Base offsets of what is read.
@@ -118,6 +121,17 @@ async fn r3_what_a_follower_cannot_vouch_for_the_leader_is_asked() {
     assert_eq!(bench.read(at(4)).await.unwrap(), [4, 6, 8], "what was committed stays so");
     bench.progress.send_modify(|progress| progress.is_proven = false);
     assert!(asked_the_leader(&bench.read(at(4)).await), "it may not be the leader's");
+}
+
+#[tokio::test]
+async fn d5_what_is_damaged_here_the_leader_is_asked_and_it_is_noted() {
+    let bench = Bench::new().await;
+    assert!(bench.disk.damage(bench.here.replica.log.id(), 2));
+    assert_eq!(bench.read(at(0)).await.unwrap(), [0], "what is in front of it is served");
+    assert!(!bench.here.replica.is_damaged(), "nobody came there yet");
+    assert!(asked_the_leader(&bench.read(at(2)).await));
+    assert!(bench.here.replica.is_damaged());
+    assert_eq!(bench.read(at(4)).await.unwrap(), [4]);
 }
 
 #[tokio::test]

@@ -287,3 +287,25 @@ async fn h1_one_that_has_a_slice_and_no_other_replica_commits_at_once() {
     assert_eq!(partition.append(request(2, None)).await.unwrap().replicas, 1);
     assert_eq!(partition.list_offset(OffsetQuery::Latest, Isolation::default()).await.unwrap().offset, Some(2));
 }
+
+#[tokio::test]
+async fn d5_damage_is_noted_and_readers_wait_for_another_leader_while_others_are_in_sync() {
+    let led = led(&[0, 1, 2]).await;
+    let request =
+        ReadRequest { offset: 0, max_bytes: 1, isolation: Isolation::LogEnd, last_epoch: None, leader_epoch: None };
+    assert!(led.partition.read(request).await.is_ok() && !led.partition.is_damaged());
+    assert!(led.bench.disk.damage(led.partition.log().unwrap().id(), 1));
+    let put_off = led.partition.read(request).await;
+    assert!(matches!(&put_off, Err(FetchError::NoLeader(why)) if why.contains("offsets 0 to 2")), "{put_off:?}");
+    assert!(led.partition.is_damaged());
+    led.fetched(1, 3).await;
+    led.fetched(2, 3).await;
+    let put_off = led.partition.list_offset(OffsetQuery::MaxTimestamp, Isolation::default()).await;
+    assert!(matches!(put_off, Err(FetchError::NoLeader(_))), "{put_off:?}");
+
+    led.adopt(2, &[0]).await;
+    let told = led.partition.read(request).await;
+    assert!(matches!(told, Err(FetchError::Corrupt { first: 0, last: 2, .. })), "nobody else has it: {told:?}");
+    led.partition.stop().await;
+    assert!(matches!(led.partition.read(request).await, Err(FetchError::Closed)));
+}

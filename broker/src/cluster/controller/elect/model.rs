@@ -15,6 +15,7 @@ use super::super::replicas::adapt;
 use super::super::slices::Wanted;
 use super::super::slices::tests::{spread, wanted};
 use super::*;
+use crate::cluster::serving::begins_anew;
 use crate::replication::Proposal;
 
 const BROKERS: i32 = 4;
@@ -37,6 +38,8 @@ enum Step {
     Fence(i32),
     Unfence(i32),
     Stopping(i32),
+    /// Some of its log cannot be read any more: it says so, and begins anew when it may.
+    Damage(i32),
     Found(i32),
     Settle(bool),
     Ask(i32, i32),
@@ -58,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => broker().prop_map(Step::Fence),
         4 => broker().prop_map(Step::Unfence),
         1 => broker().prop_map(Step::Stopping),
+        2 => broker().prop_map(Step::Damage),
         1 => broker().prop_map(Step::Found),
         14 => prop::bool::weighted(0.1).prop_map(Step::Settle),
         1 => (1..=BROKERS, 1..3).prop_map(|(factor, min_in_sync)| Step::Ask(factor, min_in_sync)),
@@ -70,6 +74,8 @@ enum Flaw {
     None,
     /// Leaders commit by the in-sync replicas of the slice alone, not by those they have asked for (I2).
     OnlyTheSlice,
+    /// A damaged replica begins anew in the epoch in which its leader has heard what it had (D5, H1).
+    AnewInTheSameEpoch,
     /// Volumes that lost records say that they did not (L5).
     NoticelessLoss,
 }
@@ -89,6 +95,8 @@ struct Broker {
     seen: PartitionState,
     term: Option<Term>,
     down: Option<Down>,
+    /// Under which leader epoch it led or followed last with a damaged log.
+    damaged: Option<i32>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +122,7 @@ impl World {
     fn new(flaw: Flaw) -> Self {
         let wanted = Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(1) };
         let slice = spread(&wanted).remove(0).partitions.remove(0);
-        let broker = Broker { log: vec![], seen: slice.clone(), term: None, down: None };
+        let broker = Broker { log: vec![], seen: slice.clone(), term: None, down: None, damaged: None };
         let brokers = vec![broker; BROKERS as usize];
         Self { flaw, members: members(BROKERS), brokers, slice, asked: (3, 2), committed: vec![], appended: 0 }
     }
@@ -137,6 +145,10 @@ impl World {
             Step::Unfence(broker) if self.broker(broker).down.is_none() => self.member(broker).fenced = false,
             Step::Unfence(_) => {}
             Step::Stopping(broker) => self.member(broker).stopping = true,
+            Step::Damage(broker) => {
+                let broker = self.broker(broker);
+                broker.damaged = broker.down.is_none().then_some(broker.seen.leader_epoch);
+            }
             Step::Found(broker) => {
                 if let Some(epoch) = self.broker(broker).term.as_ref().map(|term| term.epoch) {
                     self.member(broker).recovered.insert((wanted(1).id, 0), epoch);
@@ -181,12 +193,21 @@ impl World {
 
     /// The broker sees the slice as it is and leads, or leads no more (M7). Here it is seen whether it may.
     fn see(&mut self, id: i32) -> Result<(), String> {
-        let (slice, me) = (self.slice.clone(), self.session(id));
+        let (slice, me, flaw) = (self.slice.clone(), self.session(id), self.flaw);
         let broker = self.broker(id);
         if broker.down.is_some() {
             return Ok(());
         }
         broker.seen = slice.clone();
+        let under = broker.damaged.map(|under| if flaw == Flaw::AnewInTheSameEpoch { -1 } else { under });
+        if begins_anew(&slice, id, under) {
+            broker.log.clear();
+            broker.damaged = None;
+        }
+        // While nobody leads it is as it was.
+        if slice.leader.is_some() {
+            broker.damaged = broker.damaged.map(|_| slice.leader_epoch);
+        }
         if leadership(&slice) != Some(me) {
             broker.term = None;
             return Ok(());
@@ -275,7 +296,7 @@ impl World {
 
     /// What those that may be controller have heard of a broker last.
     fn tell(&mut self, id: i32) {
-        let Broker { log, seen, term, down } = self.broker(id).clone();
+        let Broker { log, seen, term, down, damaged } = self.broker(id).clone();
         if down.is_some() {
             return;
         }
@@ -285,6 +306,7 @@ impl World {
         let is_asked = seen.leader.is_none() && seen.last_known_elr.iter().any(|known| known.broker == id);
         let proposal = term.and_then(|term| term.proposal);
         let member = self.member(id);
+        member.damaged = damaged.map(|under| (key, under)).into_iter().collect();
         member.proposals = proposal.map(|proposal| (key, proposal)).into_iter().collect();
         member.ends = is_asked.then_some((key, end)).into_iter().collect();
     }
@@ -294,6 +316,7 @@ impl World {
         let flaw = self.flaw;
         let broker = self.broker(id);
         let Some(down) = broker.down.take() else { return };
+        broker.damaged = None;
         if let Down::Lost(records) = down {
             broker.log.truncate(broker.log.len().saturating_sub(records));
         }
@@ -303,6 +326,7 @@ impl World {
         (member.incarnation, member.fenced, member.stopping) = (member.incarnation + 100, true, false);
         member.proposals.clear();
         member.ends.clear();
+        member.damaged.clear();
         member.recovered.clear();
     }
 
@@ -352,8 +376,18 @@ fn the_model_notices_what_is_wrong() {
         [Step::Calm, Step::Append(0), Step::Calm, Step::Crash(1, Down::Lost(1)), Step::Start(1), Step::Unfence(1)],
         [Step::Settle(false), Step::Fence(0), Step::Settle(false), Step::See(1), Step::See(2), Step::Calm],
     ];
-    for (flaw, steps) in [(Flaw::OnlyTheSlice, only_the_slice), (Flaw::NoticelessLoss, noticeless_loss)] {
-        assert!(run(flaw, steps.as_flattened()).is_err(), "{flaw:?}");
-        assert_eq!(run(Flaw::None, steps.as_flattened()), Ok(()), "{flaw:?}");
+    // 1 begins anew as soon as it is not in sync; 0 has asked to have it back for what it had, and 1 leads.
+    let anew_in_the_same_epoch = [
+        [Step::Calm, Step::Append(0), Step::Calm, Step::Damage(1), Step::Propose(0, 1), Step::Tell(0)],
+        [Step::Settle(false), Step::See(0), Step::Propose(0, 1), Step::See(1), Step::Tell(0), Step::Settle(false)],
+        [Step::Fence(0), Step::Settle(false), Step::See(1), Step::See(2), Step::Calm, Step::Calm],
+    ];
+    for (flaw, steps) in [
+        (Flaw::OnlyTheSlice, only_the_slice.as_flattened()),
+        (Flaw::NoticelessLoss, noticeless_loss.as_flattened()),
+        (Flaw::AnewInTheSameEpoch, anew_in_the_same_epoch.as_flattened()),
+    ] {
+        assert!(run(flaw, steps).is_err(), "{flaw:?}");
+        assert_eq!(run(Flaw::None, steps), Ok(()), "{flaw:?}");
     }
 }

@@ -275,6 +275,93 @@ fn i9_a_leader_that_is_about_to_stop_gives_way_and_leaves_if_enough_stay() {
     assert_eq!(settle(TOPIC, &partition(&[0, 1], 1), &members, false), None, "all are: it leads until it goes");
 }
 
+/// The broker says under which leader epoch it leads or follows with damaged records.
+fn damage(members: &mut Members, broker: i32, leader_epoch: i32) {
+    members.get_mut(&broker).unwrap().damaged.insert((TOPIC, 0), leader_epoch);
+}
+
+#[test]
+fn d5_a_damaged_leader_resigns_and_leaves_while_enough_stay_in_sync() {
+    let mut members = members(3);
+    damage(&mut members, 0, 3);
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, true).unwrap();
+    assert_eq!((next.leader, next.leader_epoch, &next.isr), (Some(1), 4, &sessions(&[1, 2])));
+    assert_eq!((next.elr.len(), next.last_known_elr.len()), (0, 0), "nothing depends on it");
+    assert_eq!(settle(TOPIC, &next, &members, true), None, "it has not heard of the new epoch yet");
+    members.get_mut(&0).unwrap().damaged.clear();
+    let whole = PartitionState { isr: sessions(&[0, 1, 2]), ..next };
+    assert_eq!(settle(TOPIC, &whole, &members, true).unwrap().leader, Some(0), "it leads again once it is whole");
+}
+
+#[test]
+fn d5_where_too_few_would_stay_a_damaged_replica_follows_and_counts_until_others_are_in_sync() {
+    let mut members = members(3);
+    damage(&mut members, 0, 3);
+    fence(&mut members, 2);
+    let short = PartitionState { isr: sessions(&[0, 1]), ..partition(&[0, 1, 2], 2) };
+    let next = settle(TOPIC, &short, &members, true).unwrap();
+    assert_eq!((next.leader, next.leader_epoch, &next.isr), (Some(1), 4, &sessions(&[0, 1])));
+    damage(&mut members, 0, 4);
+    assert_eq!(settle(TOPIC, &next, &members, true), None);
+    members.get_mut(&2).unwrap().fenced = false;
+    let enough = PartitionState { isr: sessions(&[1, 0, 2]), ..next };
+    let next = settle(TOPIC, &enough, &members, true).unwrap();
+    assert_eq!((next.leader, next.leader_epoch, next.isr), (Some(1), 5, sessions(&[1, 2])));
+
+    let alone = PartitionState { isr: sessions(&[0]), elr: sessions(&[1]), ..partition(&[0, 1], 2) };
+    fence(&mut members, 1);
+    assert_eq!(settle(TOPIC, &alone, &members, true), None, "nobody else has it: it goes on to lead");
+}
+
+#[test]
+fn d5_a_damaged_follower_leaves_under_another_epoch_one_at_a_time() {
+    let mut members = members(3);
+    damage(&mut members, 2, 3);
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false).unwrap();
+    assert_eq!((next.leader, next.leader_epoch, next.isr), (Some(0), 4, sessions(&[0, 1])));
+    damage(&mut members, 1, 3);
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false).unwrap();
+    assert_eq!((next.leader, next.isr), (Some(0), sessions(&[0, 1])), "the other waits for the first");
+    damage(&mut members, 0, 3);
+    assert_eq!(settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false), None, "of each some is left nowhere else");
+    members.get_mut(&2).unwrap().stopping = true;
+    let next = settle(TOPIC, &partition(&[0, 1, 2], 2), &members, false).unwrap();
+    assert_eq!((next.isr, next.leader_epoch), (sessions(&[0, 1]), 3), "who stops leaves, with what it has");
+}
+
+#[test]
+fn d5_h1_a_damaged_replica_that_counts_for_nothing_begins_anew_once_under_another_epoch() {
+    let mut members = members(3);
+    let before = PartitionState { isr: sessions(&[0, 1]), ..partition(&[0, 1, 2], 2) };
+    for (told, epoch) in [(2, None), (3, Some(4)), (4, None)] {
+        damage(&mut members, 2, told);
+        let next = settle(TOPIC, &before, &members, false);
+        assert_eq!(next.as_ref().map(|next| next.leader_epoch), epoch, "told under {told}");
+        assert!(next.is_none_or(|next| next.isr == before.isr));
+    }
+    damage(&mut members, 2, 3);
+    for (what, state) in [
+        ("it is eligible", PartitionState { isr: sessions(&[0]), elr: sessions(&[2]), ..before.clone() }),
+        ("it is asked", PartitionState { isr: sessions(&[0]), last_known_elr: sessions(&[2]), ..before.clone() }),
+        ("it has no replica", PartitionState { replicas: vec![0, 1], ..before }),
+    ] {
+        assert_eq!(settle(TOPIC, &state, &members, false), None, "{what}");
+    }
+}
+
+#[test]
+fn d5_i9_a_damaged_replica_leads_where_nobody_else_can_and_before_one_that_stops() {
+    let mut members = members(3);
+    damage(&mut members, 1, 3);
+    members.get_mut(&0).unwrap().stopping = true;
+    let next = settle(TOPIC, &partition(&[0, 1], 1), &members, false).unwrap();
+    assert_eq!((next.leader, next.isr), (Some(1), sessions(&[1])));
+    fence(&mut members, 0);
+    assert_eq!(settle(TOPIC, &partition(&[0, 1, 2], 1), &members, false).unwrap().leader, Some(2));
+    fence(&mut members, 2);
+    assert_eq!(settle(TOPIC, &partition(&[0, 1, 2], 1), &members, false).unwrap().leader, Some(1));
+}
+
 #[test]
 fn leadership_goes_back_to_the_preferred_replica_when_all_are_in_sync_and_only_then() {
     let mut members = members(3);
@@ -383,6 +470,7 @@ enum Step {
     Restart(i32, bool),
     Fault(i32, bool),
     Stop(i32),
+    Damage(i32, bool),
     /// The leader asks for those whose bit is set, of a state so many epochs ago.
     Ask(u8, i32),
     End(i32, i32, i64),
@@ -400,6 +488,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (broker.clone(), any::<bool>()).prop_map(|(broker, clean)| Step::Restart(broker, clean)),
         1 => (broker.clone(), any::<bool>()).prop_map(|(broker, there)| Step::Fault(broker, there)),
         1 => broker.clone().prop_map(Step::Stop),
+        1 => (broker.clone(), any::<bool>()).prop_map(|(broker, there)| Step::Damage(broker, there)),
         4 => (1..16u8, prop_oneof![9 => Just(0), 1 => 0..3]).prop_map(|(isr, ago)| Step::Ask(isr, ago)),
         3 => (broker.clone(), -1..4, 0..3i64).prop_map(|(broker, epoch, end)| Step::End(broker, epoch, end)),
         1 => broker.prop_map(Step::Found),
@@ -420,6 +509,7 @@ fn take(step: Step, members: &mut Members, partition: &PartitionState, asked: &m
             let member = members.get_mut(&broker).unwrap();
             member.stopping = false;
             member.faults.clear();
+            member.damaged.clear();
             member.recovered.clear();
             member.proposals.clear();
             member.ends.clear();
@@ -429,6 +519,8 @@ fn take(step: Step, members: &mut Members, partition: &PartitionState, asked: &m
         }
         Step::Fault(broker, false) => members.get_mut(&broker).unwrap().faults.clear(),
         Step::Stop(broker) => members.get_mut(&broker).unwrap().stopping = true,
+        Step::Damage(broker, true) => damage(members, broker, partition.leader_epoch),
+        Step::Damage(broker, false) => members.get_mut(&broker).unwrap().damaged.clear(),
         Step::Ask(mask, ago) => {
             let session = |broker: i32| Replica { broker, incarnation: members[&broker].incarnation };
             let isr = (0..BROKERS).filter(|broker| mask & (1 << broker) != 0).map(session).collect();
