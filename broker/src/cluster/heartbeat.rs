@@ -16,7 +16,7 @@ use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
     BrokerSession, HeartbeatRequest, HeartbeatResponse, PartitionFault, ProposedIsr, PurgeTopicRequest,
-    PurgeTopicResponse, RecoveredPartition,
+    PurgeTopicResponse, RecoveredPartition, SeenPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,11 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         leader_epoch: *leader_epoch,
     };
+    let seen = |((topic, partition), epoch): (&(Uuid, i32), &i32)| SeenPartition {
+        topic_id: topic.to_string(),
+        partition: *partition,
+        partition_epoch: *epoch,
+    };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,
@@ -167,6 +172,7 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         recovered: beat.recovered.iter().take(MAX_NAMED).map(found).collect(),
         proposals: beat.proposals.iter().take(MAX_NAMED).map(|(key, proposal)| proposed(*key, proposal)).collect(),
         ends: beat.ends.iter().take(MAX_NAMED).map(|(key, end)| log_end(*key, *end)).collect(),
+        seen: beat.seen.iter().take(MAX_NAMED).map(seen).collect(),
     }
 }
 
@@ -201,13 +207,18 @@ enum Malformed {
 }
 
 fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
-    let lists = [request.faults.len(), request.recovered.len(), request.proposals.len(), request.ends.len()];
+    let HeartbeatRequest { faults, recovered, proposals, ends, seen, .. } = &request;
+    let lists = [faults.len(), recovered.len(), proposals.len(), ends.len(), seen.len()];
     if lists.into_iter().any(|named| named > MAX_NAMED) {
         return Err(Malformed::TooMany);
     }
     let fault = |fault: PartitionFault| Ok((key(&fault.topic_id, fault.partition)?, fault.reason));
     let found = |found: RecoveredPartition| match found.leader_epoch {
         epoch @ 0.. => Ok((key(&found.topic_id, found.partition)?, epoch)),
+        _ => Err(Malformed::Negative),
+    };
+    let seen = |seen: SeenPartition| match seen.partition_epoch {
+        epoch @ 0.. => Ok((key(&seen.topic_id, seen.partition)?, epoch)),
         _ => Err(Malformed::Negative),
     };
     Ok(Beat {
@@ -217,6 +228,7 @@ fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
         recovered: request.recovered.into_iter().map(found).collect::<Result<_, _>>()?,
         proposals: request.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
         ends: request.ends.iter().map(end).collect::<Result<_, _>>()?,
+        seen: request.seen.into_iter().map(seen).collect::<Result<_, _>>()?,
     })
 }
 
@@ -355,6 +367,7 @@ mod tests {
             recovered: [((topic, 2), 8)].into(),
             proposals: [((topic, 3), proposal)].into(),
             ends: [((topic, 4), LogEnd { leader_epoch: 7, epoch: 5, end: 6 }), ((topic, 5), LogEnd::none(7))].into(),
+            seen: [((topic, 6), 12)].into(),
         };
         assert_eq!(beat(request(Session { broker: 1, incarnation: 7 }, &sent)), Ok(sent));
     }
@@ -394,6 +407,10 @@ mod tests {
         for (partition, leader_epoch) in [(-1, 0), (0, -1)] {
             let found = RecoveredPartition { topic_id: topic_id.clone(), partition, leader_epoch };
             assert_eq!(refused(HeartbeatRequest { recovered: vec![found], ..Default::default() }), Malformed::Negative);
+        }
+        for (partition, partition_epoch) in [(-1, 0), (0, -1)] {
+            let seen = SeenPartition { topic_id: topic_id.clone(), partition, partition_epoch };
+            assert_eq!(refused(HeartbeatRequest { seen: vec![seen], ..Default::default() }), Malformed::Negative);
         }
         let many = vec![proto::LogEnd { topic_id, ..Default::default() }; MAX_NAMED + 1];
         assert_eq!(refused(HeartbeatRequest { ends: many, ..Default::default() }), Malformed::TooMany);

@@ -144,6 +144,7 @@ impl Member {
             leadership,
             deposed,
             liveness,
+            kept: kept.clone(),
             purger,
             metrics: controller,
         };
@@ -249,6 +250,7 @@ impl Telling {
             faults: serving.faults(),
             recovered: serving.recovered(),
             ends: serving.ends(),
+            seen: serving.seen(),
             proposals: proposals.borrow_and_update().clone(),
             ..self.own.borrow().clone()
         };
