@@ -114,9 +114,8 @@ impl Kept {
             return Ok(());
         }
         let of_state = state.iter().map(|value| (STATE.to_vec(), Some(value.clone())));
-        let of_slices = slices
-            .iter()
-            .map(|((topic, first), value, _)| (key(SLICE, *topic, *first), Some(value.clone())));
+        let of_slices =
+            slices.iter().map(|((topic, first), value, _)| (key(SLICE, *topic, *first), Some(value.clone())));
         self.meta.write(of_state.chain(of_slices).collect())?;
         self.state = state.or_else(|| self.state.take());
         self.seen.extend(slices.iter().flat_map(|(_, _, newest)| epochs(newest)));

@@ -231,6 +231,27 @@ fn i7_a_dead_brokers_leaderships_move_in_one_round() {
 }
 
 #[test]
+fn m5_what_this_broker_or_another_has_seen_later_is_frozen_and_not_elected() {
+    let mut world = World::of(3);
+    world.topics.push(Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(3) });
+    world.settle();
+    let topic = wanted(1).id;
+    world.seen.insert((topic, 0), 1);
+    let seen = [((topic, 1), 4), ((topic, 2), 0)].into();
+    world.liveness.hear(1, Beat { incarnation: 5, seen, ..Beat::default() }, Duration::from_secs(world.now));
+    world.settle();
+    assert_eq!(world.leaders(topic).iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true]);
+    // Whatever becomes of those who know.
+    world.seen.clear();
+    world.now += 10;
+    world.hear([0, 2]);
+    world.settle();
+    let states = |world: &World| world.slices[&(topic, 0)].partitions.clone();
+    assert!(states(&world)[..2].iter().all(|state| state.is_frozen() && state.leader.is_none()));
+    assert!(states(&world)[2].leader.is_some_and(|leader| leader != 1));
+}
+
+#[test]
 fn a_plan_of_ten_thousand_partitions_in_which_nothing_changes_is_quick() {
     let mut world = World::of(3);
     world.topics.push(Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(10_000) });
