@@ -7,14 +7,17 @@
 //! # Format
 //!
 //! Key `broker/producer-ids`: version `u8` = 1, first id that is in no block that this broker knows of `i64`. Big endian. It
-//! is kept in a cluster too: an API that was restored from an older copy does not bring ids back.
+//! is kept in a cluster too: an API that was restored from an older copy does not bring ids back. Nor those of other brokers: what
+//! this one saw of the ClusterState is on its disk as well, and no block begins before it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use taffrail_crds::last_seen;
 use taffrail_proto::record::header::MAX_PRODUCER_EPOCH;
 use tokio::sync::Mutex;
 
+use crate::cluster::serving::state_seen;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
 use crate::storage::{MetaStore, StorageError, blocking};
 
@@ -180,7 +183,11 @@ impl ProducerIds {
     async fn take_block(&self, known: i64) -> Result<Block, InitProducerError> {
         let block = match &self.source {
             Source::Own => Block { next: known, end: known.saturating_add(BLOCK) },
-            Source::Cluster { store, name } => take_from(&**store, name, known).await?,
+            Source::Cluster { store, name } => {
+                let meta = self.meta.clone();
+                let seen = blocking(move || state_seen(&*meta)).await?;
+                take_from(&**store, name, known, seen.map_or(0, |seen| seen.next_ids.producer)).await?
+            }
         };
         let meta = self.meta.clone();
         let write = move || meta.write(vec![(KEY.to_vec(), Some(encode(block.end)))]);
@@ -189,11 +196,12 @@ impl ProducerIds {
     }
 }
 
-/// Takes a block from the ClusterState, not below `known`. One that was taken by a write of unknown outcome is lost (M3).
-async fn take_from(store: &dyn MetadataStore, name: &str, known: i64) -> Result<Block, MetadataError> {
+/// Takes a block from the ClusterState, not below `known`. One that was taken by a write of unknown outcome is lost (M3). `seen`:
+/// where it said that the next one begins, when this broker saw it last.
+async fn take_from(store: &dyn MetadataStore, name: &str, known: i64, seen: i64) -> Result<Block, MetadataError> {
     loop {
         let mut object = store.get(Kind::ClusterState, name).await?.ok_or_else(|| gone(name))?;
-        let next = next_of(&object)?.max(known);
+        let next = lifted(next_of(&object)?, seen).max(known);
         let end = next.saturating_add(BLOCK);
         object.document["spec"]["nextIds"]["producer"] = end.into();
         match store.replace(&object).await {
@@ -202,6 +210,11 @@ async fn take_from(store: &dyn MetadataStore, name: &str, known: i64) -> Result<
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Where it went back in time, one that was taken since, and not seen here, stays taken (M11).
+fn lifted(found: i64, seen: i64) -> i64 {
+    if found < seen { seen.saturating_add(last_seen::BLOCK) } else { found }
 }
 
 fn next_of(object: &Object) -> Result<i64, MetadataError> {
@@ -233,6 +246,8 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::cluster::image::spec_of;
+    use crate::cluster::serving::Kept;
     use crate::context::Context;
     use crate::metadata::EmbeddedStore;
     use crate::storage::Storage;
@@ -311,6 +326,18 @@ mod tests {
         ids.init(None).await.unwrap();
         let ids = ProducerIds::of_cluster(meta, cluster().await, "main").unwrap();
         assert_eq!(ids.init(None).await.unwrap().id, BLOCK);
+    }
+
+    #[tokio::test]
+    async fn m11_nor_an_id_of_another_broker() {
+        let (store, meta) = (cluster().await, Disk::new().open().meta());
+        let other = ProducerIds::of_cluster(Disk::new().open().meta(), store.clone(), "main").unwrap();
+        other.init(None).await.unwrap();
+        let state = store.get(Kind::ClusterState, "main").await.unwrap().unwrap();
+        Kept::open(meta.clone()).unwrap().see(spec_of(&state).as_ref(), std::iter::empty()).unwrap();
+        let ids = ProducerIds::of_cluster(meta, cluster().await, "main").unwrap();
+        let first = ids.init(None).await.unwrap().id;
+        assert_eq!(first, BLOCK + last_seen::BLOCK, "nor one of the block after that, which was not seen here");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! what it was. Pure.
 
 use crate::cluster_state::NextIds;
-use crate::{ClusterStateSpec, PartitionSliceSpec};
+use crate::{ClusterStateSpec, PartitionSliceSpec, PartitionState};
 
 /// Numbers that are left out when a ClusterState is put together: whoever took a block that no broker saw keeps it. No
 /// block is larger.
@@ -18,13 +18,15 @@ pub struct OtherCluster {
     pub other: crate::id::Id,
 }
 
-/// One slice as two saw it: each partition with its highest `partitionEpoch`, all else from the later write.
+/// One slice as two saw it: each partition with its highest `partitionEpoch`, all else from the later write. One that is frozen
+/// counts for less than any other: its epoch rose when that was noted.
 pub fn slice(one: PartitionSliceSpec, other: PartitionSliceSpec) -> PartitionSliceSpec {
     let age = |slice: &PartitionSliceSpec| (slice.controller_epoch, slice.operation_id);
     let (mut newer, older) = if age(&one) >= age(&other) { (one, other) } else { (other, one) };
+    let rank = |partition: &PartitionState| (!partition.is_frozen(), partition.partition_epoch);
     for partition in older.partitions {
         match newer.partitions.iter_mut().find(|known| known.index == partition.index) {
-            Some(known) if known.partition_epoch < partition.partition_epoch => *known = partition,
+            Some(known) if rank(known) < rank(&partition) => *known = partition,
             Some(_) => {}
             None => newer.partitions.push(partition),
         }
@@ -32,6 +34,24 @@ pub fn slice(one: PartitionSliceSpec, other: PartitionSliceSpec) -> PartitionSli
     newer.partitions.sort_by_key(|partition| partition.index);
     newer.operation_id = newer.operation_id.max(older.operation_id);
     newer
+}
+
+/// The slice as it is brought back: leaders begin anew, under epochs under which nobody has led.
+pub fn brought_back(mut slice: PartitionSliceSpec) -> PartitionSliceSpec {
+    for partition in &mut slice.partitions {
+        partition.leader_epoch = partition.leader_epoch.saturating_add(1);
+    }
+    slice
+}
+
+/// Whether the ClusterState that was found is older than what was seen of it before, as when etcd is restored from a backup (M11).
+pub fn went_back(found: &ClusterStateSpec, seen: &ClusterStateSpec) -> bool {
+    let numbers = |state: &ClusterStateSpec| {
+        let NextIds { producer, incarnation, operation } = state.next_ids;
+        [i64::from(state.controller_epoch), producer, incarnation, operation]
+    };
+    let falls = numbers(found).into_iter().zip(numbers(seen)).any(|(found, seen)| found < seen);
+    found.cluster_id == seen.cluster_id && falls
 }
 
 /// The ClusterState as two saw it: nothing falls, and no topic disappears.
@@ -111,6 +131,48 @@ mod tests {
             assert_eq!(slice(one.clone(), other.clone()), together);
             assert_eq!(slice(other, one), together, "whoever answers first");
         }
+    }
+
+    #[test]
+    fn m5_what_was_frozen_is_never_taken_for_what_was_there() {
+        let frozen = |mut slice: PartitionSliceSpec| {
+            slice.partitions[0].seen_epoch = Some(9);
+            slice
+        };
+        // The note that it is frozen has reached the epoch that was seen, and is a later write.
+        let together = seen(7, 20, &[4, 2]);
+        assert_eq!(slice(frozen(seen(7, 20, &[4, 2])), seen(5, 9, &[4, 1])), together);
+        assert_eq!(slice(seen(5, 9, &[4, 1]), frozen(seen(7, 20, &[4, 2]))), together);
+        // Even where it has passed it.
+        assert_eq!(slice(frozen(seen(7, 20, &[5, 2])), seen(5, 9, &[4, 1])), together);
+        let both = frozen(seen(7, 20, &[5, 2]));
+        assert_eq!(slice(both.clone(), frozen(seen(6, 12, &[4, 2]))), both);
+    }
+
+    #[test]
+    fn what_is_brought_back_is_led_under_new_epochs() {
+        let back = brought_back(seen(3, 9, &[4, 0]));
+        let epochs: Vec<_> = back.partitions.iter().map(|p| (p.leader_epoch, p.partition_epoch)).collect();
+        assert_eq!(epochs, [(5, 4), (1, 0)]);
+    }
+
+    #[test]
+    fn m11_a_cluster_state_went_back_if_any_of_its_numbers_fell() {
+        let state = |epoch, ids| remembered(epoch, ids, &[], &json!({}));
+        let seen = state(4, [1, 5, 7]);
+        for (found, expected) in [
+            (state(4, [1, 5, 7]), false),
+            (state(5, [2, 5, 9]), false),
+            (state(3, [1, 5, 7]), true),
+            (state(5, [0, 9, 9]), true),
+            (state(5, [9, 4, 9]), true),
+            (state(5, [9, 9, 6]), true),
+        ] {
+            assert_eq!(went_back(&found, &seen), expected, "{found:?}");
+        }
+        let mut alien = state(3, [0, 0, 0]);
+        alien.cluster_id = "11111111-2222-4333-8444-555555555555".parse().map(crate::id::Id).unwrap();
+        assert!(!went_back(&alien, &seen), "another cluster's is none of its past");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod name;
 pub mod recover;
 pub mod reference;
+pub mod revision;
 pub mod size;
 pub mod slice;
 pub mod topic;

@@ -224,6 +224,13 @@ pub struct PartitionState {
     #[schemars(range(min = 0, max = i32::MAX))]
     pub unclean_leader_epoch: Option<i32>,
 
+    /// Partition epoch that brokers have seen, where this state was older: the API went back in time, as when etcd is restored.
+    /// Then nobody leads and nothing changes, until the slice is deleted and `taffrail cluster recover` brings it back. Not set:
+    /// no later state was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = i32::MAX))]
+    pub seen_epoch: Option<i32>,
+
     /// How many replicas must have a record before acks=all succeeds, from 1 to 7: what decisions about this state go by.
     #[schemars(range(min = 1, max = MAX_REPLICATION_FACTOR))]
     pub min_in_sync_replicas: i32,
@@ -241,6 +248,11 @@ impl PartitionState {
     /// Brokers that shall have a replica, in the order of preference: all but those that go.
     pub fn wanted(&self) -> impl Iterator<Item = i32> + '_ {
         self.replicas.iter().copied().filter(|broker| !self.removing.contains(broker))
+    }
+
+    /// The API went back in time, and this state was older than what brokers have seen: it must not be acted on (M5).
+    pub fn is_frozen(&self) -> bool {
+        self.seen_epoch.is_some()
     }
 
     /// Replicas are on their way from some brokers to others.

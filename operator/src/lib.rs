@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod plan;
 pub mod readiness;
 pub mod replicas;
+pub mod rewind;
 pub mod run;
 pub mod status;
 pub mod step;

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::telemetry::LogLevel;
 use crate::watches::{self, Queues};
-use crate::{cluster, topic};
+use crate::{cluster, rewind, topic};
 
 /// How long between two looks at whether something that is waited for is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -63,6 +63,8 @@ pub async fn run(options: Options, log_level: LogLevel) -> anyhow::Result<()> {
         tokio::select! {
             () = stop.cancelled() => break,
             () = lease.wait_for(false) => tracing::warn!("the Lease is lost: another operator acts"),
+            // The watches would not tell what is so now.
+            went_back = rewind::noticed(&client) => tracing::error!(%went_back, "all objects are listed anew"),
             result = act(&client, &options, &metrics) => result?,
         }
         metrics.acting.set(0);

@@ -69,9 +69,9 @@ impl Process {
             in_background("reading log time", move || Context::system(&*meta)).await??
         };
         let identity = Identity { cluster: settings.cluster.clone(), namespace: settings.namespace.clone() };
-        let (store, lease) = self.metadata(settings, &identity).await?;
-        let (images, image) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
+        let (store, lease) = self.metadata(settings, &identity, &stop).await?;
+        let (images, image) = watch::channel(Arc::default());
         let following = tokio::spawn(follow(identity.clone(), store.clone(), images, stop.clone()));
         let followed = Followed { settings, identity, context, store, lease, image };
         let outcome = Box::pin(self.with_election(followed, storage, authenticator)).await;
@@ -80,11 +80,12 @@ impl Process {
         outcome
     }
 
-    /// Where the cluster's objects are, and its Lease.
+    /// Where the cluster's objects are, and its Lease. Until `stop` it is noticed if they go back in time.
     async fn metadata(
         &self,
         settings: &ClusterConfig,
         identity: &Identity,
+        stop: &CancellationToken,
     ) -> Result<(Arc<dyn MetadataStore>, Arc<dyn LeaseApi>), BrokerError> {
         if let Some(embedded) = &self.embedded {
             return Ok((embedded.store.clone(), embedded.lease.clone()));
@@ -93,7 +94,10 @@ impl Process {
         let Identity { cluster, namespace } = identity;
         let metrics = self.subjects.metrics.metadata.clone();
         let lease = KubernetesLease::new(client.clone(), namespace, cluster);
-        Ok((Arc::new(KubernetesStore::new(client, namespace, cluster, metrics)), Arc::new(lease)))
+        let store = Arc::new(KubernetesStore::new(client, namespace, cluster, metrics));
+        let (noticing, stop) = (store.clone(), stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(noticing.notice_rewinds()).await });
+        Ok((store, Arc::new(lease)))
     }
 
     async fn with_election(

@@ -16,7 +16,7 @@ use taffrail_proto::internal::v1::controller_client::ControllerClient;
 use taffrail_proto::internal::v1::controller_server::Controller;
 use taffrail_proto::internal::v1::{
     BrokerSession, DamagedPartition, HeartbeatRequest, HeartbeatResponse, PartitionFault, ProposedIsr,
-    PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition,
+    PurgeTopicRequest, PurgeTopicResponse, RecoveredPartition, SeenPartition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -164,6 +164,11 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         partition: *partition,
         leader_epoch: *leader_epoch,
     };
+    let seen = |((topic, partition), epoch): (&(Uuid, i32), &i32)| SeenPartition {
+        topic_id: topic.to_string(),
+        partition: *partition,
+        partition_epoch: *epoch,
+    };
     HeartbeatRequest {
         broker: me.broker,
         incarnation: me.incarnation,
@@ -173,6 +178,7 @@ fn request(me: Session, beat: &Beat) -> HeartbeatRequest {
         proposals: beat.proposals.iter().take(MAX_NAMED).map(|(key, proposal)| proposed(*key, proposal)).collect(),
         ends: beat.ends.iter().take(MAX_NAMED).map(|(key, end)| log_end(*key, *end)).collect(),
         damaged: beat.damaged.iter().take(MAX_NAMED).map(damaged).collect(),
+        seen: beat.seen.iter().take(MAX_NAMED).map(seen).collect(),
     }
 }
 
@@ -207,8 +213,8 @@ enum Malformed {
 }
 
 fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
-    let HeartbeatRequest { faults, recovered, proposals, ends, damaged, .. } = &request;
-    let lists = [faults.len(), recovered.len(), proposals.len(), ends.len(), damaged.len()];
+    let HeartbeatRequest { faults, recovered, proposals, ends, damaged, seen, .. } = &request;
+    let lists = [faults.len(), recovered.len(), proposals.len(), ends.len(), damaged.len(), seen.len()];
     if lists.into_iter().any(|named| named > MAX_NAMED) {
         return Err(Malformed::TooMany);
     }
@@ -219,6 +225,10 @@ fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
     };
     let found = |found: RecoveredPartition| under(&found.topic_id, found.partition, found.leader_epoch);
     let damaged = |damaged: DamagedPartition| under(&damaged.topic_id, damaged.partition, damaged.leader_epoch);
+    let seen = |seen: SeenPartition| match seen.partition_epoch {
+        epoch @ 0.. => Ok((key(&seen.topic_id, seen.partition)?, epoch)),
+        _ => Err(Malformed::Negative),
+    };
     Ok(Beat {
         incarnation: request.incarnation,
         stopping: request.stopping,
@@ -227,6 +237,7 @@ fn beat(request: HeartbeatRequest) -> Result<Beat, Malformed> {
         recovered: request.recovered.into_iter().map(found).collect::<Result<_, _>>()?,
         proposals: request.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
         ends: request.ends.iter().map(end).collect::<Result<_, _>>()?,
+        seen: request.seen.into_iter().map(seen).collect::<Result<_, _>>()?,
     })
 }
 
@@ -366,6 +377,7 @@ mod tests {
             recovered: [((topic, 2), 8)].into(),
             proposals: [((topic, 3), proposal)].into(),
             ends: [((topic, 4), LogEnd { leader_epoch: 7, epoch: 5, end: 6 }), ((topic, 5), LogEnd::none(7))].into(),
+            seen: [((topic, 6), 12)].into(),
         };
         assert_eq!(beat(request(Session { broker: 1, incarnation: 7 }, &sent)), Ok(sent));
     }
@@ -407,6 +419,10 @@ mod tests {
             assert_eq!(refused(HeartbeatRequest { recovered: vec![found], ..Default::default() }), Malformed::Negative);
             let damaged = DamagedPartition { topic_id: topic_id.clone(), partition, leader_epoch };
             assert_eq!(refused(HeartbeatRequest { damaged: vec![damaged], ..Default::default() }), Malformed::Negative);
+        }
+        for (partition, partition_epoch) in [(-1, 0), (0, -1)] {
+            let seen = SeenPartition { topic_id: topic_id.clone(), partition, partition_epoch };
+            assert_eq!(refused(HeartbeatRequest { seen: vec![seen], ..Default::default() }), Malformed::Negative);
         }
         let many = vec![proto::LogEnd { topic_id, ..Default::default() }; MAX_NAMED + 1];
         assert_eq!(refused(HeartbeatRequest { ends: many, ..Default::default() }), Malformed::TooMany);

@@ -144,6 +144,7 @@ impl Member {
             leadership,
             deposed,
             liveness,
+            kept: kept.clone(),
             purger,
             metrics: controller,
         };
@@ -250,6 +251,7 @@ impl Telling {
             damaged: serving.damaged(),
             recovered: serving.recovered(),
             ends: serving.ends(),
+            seen: serving.seen(),
             proposals: proposals.borrow_and_update().clone(),
             ..self.own.borrow().clone()
         };

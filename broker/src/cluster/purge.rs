@@ -45,14 +45,23 @@ impl Purger for OwnData {
                     return Err(format!("PartitionSlice {name} has no tombstone whose time has come"));
                 }
             }
-            let (storage, kept) = (self.storage.clone(), self.kept.clone());
+            let (storage, kept, now) = (self.storage.clone(), self.kept.clone(), self.context.wall_millis());
             let delete = move || {
+                // A tombstone from before the topic was brought back, of a store that went back in time, deletes nothing (M5).
+                if !kept.lock().all_slices(topic, |slice| is_over(slice, now)) {
+                    return Ok(false);
+                }
                 let logs = storage.logs();
                 let logs = logs.iter().filter(|log| log.partition().topic == topic).map(|log| log.id());
                 logs.into_iter().try_for_each(|log| storage.delete(log))?;
-                kept.lock().forget(topic)
+                kept.lock().forget(topic)?;
+                Ok(true)
             };
-            blocking(delete).await.map_err(|error| error.to_string())
+            match blocking(delete).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("this broker saw the topic last when it was not to be deleted yet".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
         })
     }
 }

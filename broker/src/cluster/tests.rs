@@ -34,6 +34,7 @@ use crate::topics::Topics;
 
 mod damage;
 mod moves;
+mod rewind;
 
 const TOPIC: &str = "6f1b0a52-4a3e-4d3e-9d67-2b8f6f0f7a11";
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,18 +1,22 @@
 //! The controller's epoch: raised by compare-and-swap of the ClusterState, which the first controller makes.
 //!
 //! A broker whose volume belongs to a cluster knows that there was one: it never makes another in its place, under which
-//! identities and numbers would be given out twice (M9, M11).
+//! identities and numbers would be given out twice (M9, M11). For the same reason one that went back in time, as when etcd is
+//! restored from a backup, is lifted to what the broker saw of it last.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use taffrail_crds::{CLUSTER_LABEL, FEATURE_LEVEL};
+use taffrail_crds::{CLUSTER_LABEL, ClusterStateSpec, FEATURE_LEVEL, last_seen};
 use uuid::Uuid;
 
+use crate::cluster::image::spec_of;
+use crate::cluster::serving::state_seen;
 use crate::context::Context;
+use crate::controller::object::document;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
 use crate::registration;
-use crate::storage::{MetaStore, StorageError};
+use crate::storage::{MetaStore, StorageError, blocking};
 
 /// Why the epoch was not raised.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +60,15 @@ pub(super) async fn raise(
     cluster: &str,
     broker: i32,
 ) -> Result<i32, ClaimError> {
+    let memory = meta.clone();
+    let seen = blocking(move || state_seen(&*memory)).await?;
     loop {
         let written = match store.get(Kind::ClusterState, cluster).await? {
             None => match registration::cluster_of(meta).await? {
                 None => make(store, context, cluster, broker).await?,
                 Some(lost) => return Err(ClaimError::Lost { name: cluster.to_owned(), cluster: lost }),
             },
-            Some(object) => store.replace(&raised(object, broker)?).await,
+            Some(object) => store.replace(&raised(object, seen.as_ref(), broker)?).await,
         };
         match written {
             Ok(object) => return Ok(epoch(&object)?),
@@ -100,11 +106,30 @@ fn first(context: &Context, cluster: &str, broker: i32) -> Value {
 }
 
 /// With the next epoch; all else stays as it is, also what this program does not know.
-fn raised(mut object: Object, broker: i32) -> Result<Object, MetadataError> {
+fn raised(mut object: Object, seen: Option<&ClusterStateSpec>, broker: i32) -> Result<Object, MetadataError> {
+    if let Some(seen) = seen {
+        lift(&mut object, seen);
+    }
     let next = epoch(&object)?.checked_add(1).ok_or_else(|| object.malformed("controllerEpoch has no next"))?;
     object.document["spec"]["controllerEpoch"] = next.into();
     object.document["spec"]["controller"] = broker.into();
     Ok(object)
+}
+
+/// Where it went back in time, nothing in it is less than what was `seen`, and the numbers are left out that others may have taken
+/// since.
+fn lift(object: &mut Object, seen: &ClusterStateSpec) {
+    let Some(found) = spec_of::<ClusterStateSpec>(object) else { return };
+    if !last_seen::went_back(&found, seen) {
+        return;
+    }
+    let Ok(lifted) = last_seen::state(found, seen.clone()) else { return };
+    let name = &object.name;
+    tracing::error!(name, "the ClusterState went back in time: it is lifted to what this broker saw of it last");
+    let lifted = document(&last_seen::with_room(lifted));
+    if let (Some(spec), Value::Object(lifted)) = (object.document["spec"].as_object_mut(), lifted) {
+        spec.extend(lifted);
+    }
 }
 
 fn epoch(object: &Object) -> Result<i32, MetadataError> {
@@ -116,6 +141,7 @@ fn epoch(object: &Object) -> Result<i32, MetadataError> {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::cluster::serving::Kept;
     use crate::metadata::EmbeddedStore;
     use crate::storage::Storage;
     use crate::storage::memory::Disk;
@@ -139,6 +165,26 @@ mod tests {
         last["spec"]["controllerEpoch"] = 1.into();
         last["spec"]["controller"] = 2.into();
         assert_eq!(last, first.document);
+    }
+
+    #[tokio::test]
+    async fn m11_a_state_that_went_back_is_lifted_above_all_that_was_seen() {
+        let meta = Disk::new().open().meta();
+        let context = Context::seeded(Arc::new(ManualClock::new(0, "boot")), 7, &*meta).unwrap();
+        let store = EmbeddedStore::new(context.clone(), meta.clone());
+        raise(&store, &meta, &context, "main", 2).await.unwrap();
+        let object = store.get(Kind::ClusterState, "main").await.unwrap().unwrap();
+        let found: ClusterStateSpec = spec_of(&object).unwrap();
+        let mut seen = found.clone();
+        (seen.controller_epoch, seen.next_ids.producer) = (5, 7_000_000);
+        seen.topics.insert(taffrail_crds::id::Id(Uuid::from_u128(9)), "flights".to_owned());
+        Kept::open(meta.clone()).unwrap().see(Some(&seen), std::iter::empty()).unwrap();
+        assert_eq!(raise(&store, &meta, &context, "main", 2).await.unwrap(), 6);
+        let lifted: ClusterStateSpec = spec_of(&store.get(Kind::ClusterState, "main").await.unwrap().unwrap()).unwrap();
+        assert_eq!((lifted.next_ids.producer, &lifted.topics), (7_000_000 + last_seen::BLOCK, &seen.topics));
+        assert_eq!(raise(&store, &meta, &context, "main", 2).await.unwrap(), 7);
+        let next: ClusterStateSpec = spec_of(&store.get(Kind::ClusterState, "main").await.unwrap().unwrap()).unwrap();
+        assert_eq!(next.next_ids, lifted.next_ids, "once is enough");
     }
 
     #[tokio::test]

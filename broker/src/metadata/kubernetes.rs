@@ -1,7 +1,8 @@
 //! Metadata as objects of a Kubernetes API.
 //!
 //! Every change is a full replace of the version that was read (M1); nothing is patched. Reads ask for no version, which
-//! makes them quorum reads (M4). What came of a change that got no answer is unknown, and said to be so (M3).
+//! makes them quorum reads (M4). What came of a change that got no answer is unknown, and said to be so (M3). An API that goes back
+//! in time is noticed, and all watches tell what is so now (M5).
 //!
 //! # Documents
 //!
@@ -18,6 +19,7 @@ use futures::{FutureExt, StreamExt, stream};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
 use serde_json::Value;
 use taffrail_crds::{CLUSTER_LABEL, GROUP, VERSION};
+use tokio::sync::watch::Sender;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Event, Kind, MetadataError, MetadataStore, Object};
@@ -28,6 +30,7 @@ mod budget;
 pub mod client;
 mod document;
 pub(crate) mod errors;
+mod rewind;
 mod watch;
 
 /// How long a call may take.
@@ -42,6 +45,8 @@ pub struct KubernetesStore {
     budget: Arc<Budget>,
     metrics: MetadataMetrics,
     end: Option<Instant>,
+    /// How often the API went back in time.
+    rewinds: Arc<Sender<u64>>,
 }
 
 impl KubernetesStore {
@@ -49,7 +54,8 @@ impl KubernetesStore {
     /// ClusterStates the one of its name, of Topics all.
     pub fn new(client: kube::Client, namespace: &str, cluster: &str, metrics: MetadataMetrics) -> Self {
         let budget = Arc::new(Budget::new(metrics.clone()));
-        Self { client, namespace: namespace.to_owned(), cluster: cluster.to_owned(), budget, metrics, end: None }
+        let (namespace, cluster) = (namespace.to_owned(), cluster.to_owned());
+        Self { client, namespace, cluster, budget, metrics, end: None, rewinds: Arc::new(Sender::new(0)) }
     }
 
     fn api(&self, kind: Kind) -> Result<Api<DynamicObject>, MetadataError> {
@@ -172,7 +178,7 @@ impl MetadataStore for KubernetesStore {
 
     fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
         match self.api(kind) {
-            Ok(api) => watch::watch(kind, api, self.selectors(kind), self.metrics.clone()),
+            Ok(api) => watch::watch(kind, api, self.selectors(kind), self.metrics.clone(), self.rewinds.subscribe()),
             // There is none and never will be.
             Err(_) => stream::iter([Event::Listed]).chain(stream::pending()).boxed(),
         }

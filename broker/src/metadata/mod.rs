@@ -13,6 +13,9 @@
 //!   It may leave out states that were followed by a newer one of the same object. An object that was deleted and made
 //!   again is told as deleted and then as there.
 //!
+//! None of that holds for a store that is put back to an older copy of itself, as when etcd is restored from a backup. Then
+//! watches tell the older states, and their readers have to notice that these are older (M5).
+//!
 //! # Where the two differ
 //!
 //! In a cluster they do not: there [`EmbeddedApi`] stands before the embedded store. That alone differs in this:

@@ -136,6 +136,7 @@ impl World {
             slices: [((TOPIC, 0), &*spec)].into(),
             topics: wanted(&self.options).into_iter().collect(),
             recoveries: BTreeMap::new(),
+            seen: BTreeMap::new(),
             liveness: &process.liveness,
             balance,
             rebalance: cluster.rebalance,

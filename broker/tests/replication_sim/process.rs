@@ -152,6 +152,7 @@ pub(crate) fn first_slice(options: &Options) -> PartitionSliceSpec {
             fault: None,
             recovering: false,
             unclean_leader_epoch: None,
+            seen_epoch: None,
             min_in_sync_replicas: options.min_in_sync_replicas,
             replication_factor: options.replication_factor,
             unclean_recovery: UncleanRecovery::Balanced,

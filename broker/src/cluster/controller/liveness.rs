@@ -12,6 +12,7 @@ use taffrail_crds::BrokerSpec;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::frozen::Epochs;
 use super::members::{LogEnd, Member, Members};
 use crate::replication::proposals::ByPartition;
 
@@ -36,6 +37,8 @@ pub struct Beat {
     pub proposals: ByPartition,
     /// Where its logs end of partitions that nobody leads and that name it as one of those that were eligible last.
     pub ends: BTreeMap<(Uuid, i32), LogEnd>,
+    /// Partitions of which it has seen later states than the metadata shows, with the partition epochs of these.
+    pub seen: Epochs,
 }
 
 /// What was heard, and when, by a clock that only goes forward.
@@ -151,6 +154,18 @@ impl Liveness {
         registered.map(member).collect()
     }
 
+    /// Of which partitions living brokers have seen later states than the metadata shows, with the highest partition epochs. In
+    /// whatever session: metadata that went back in time may not know the present ones.
+    pub fn seen(&self, now: Duration) -> Epochs {
+        let mut all = Epochs::new();
+        let alive = self.heard.values().filter(|heard| now.saturating_sub(heard.at) < self.session);
+        for (partition, epoch) in alive.flat_map(|heard| &heard.beat.seen) {
+            let highest = all.entry(*partition).or_insert(*epoch);
+            *highest = (*highest).max(*epoch);
+        }
+        all
+    }
+
     /// Of the registered session only: an earlier one is over.
     fn last(&self, spec: &BrokerSpec) -> Option<&Heard> {
         self.heard.get(&spec.id).filter(|last| last.beat.incarnation == spec.incarnation)
@@ -261,6 +276,17 @@ mod tests {
             liveness.hear(1, beat(incarnation), secs(heard));
             assert_eq!(settled(&liveness, now), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn m5_what_any_living_broker_has_seen_counts_in_whatever_session() {
+        let mut liveness = Liveness::new(0, secs(6));
+        let (a, b) = ((Uuid::from_u128(1), 0), (Uuid::from_u128(1), 1));
+        liveness.hear(1, Beat { seen: [(a, 4), (b, 2)].into(), ..beat(5) }, secs(100));
+        liveness.hear(2, Beat { seen: [(a, 3)].into(), ..beat(7) }, secs(103));
+        assert_eq!(liveness.seen(secs(105)), Epochs::from([(a, 4), (b, 2)]));
+        assert_eq!(liveness.seen(secs(106)), Epochs::from([(a, 3)]), "one that is gone for good holds up nobody");
+        assert_eq!(liveness.seen(secs(109)), Epochs::new());
     }
 
     #[test]

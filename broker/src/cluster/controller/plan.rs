@@ -15,6 +15,7 @@ use taffrail_crds::{BrokerSpec, ClusterStateSpec, PartitionSliceSpec};
 use uuid::Uuid;
 
 use super::elect::{command, settle};
+use super::frozen::{Epochs, freeze, is_older};
 use super::liveness::{Fencing, Liveness};
 use super::members::{Member, Members, can_take};
 use super::moves::{LOST, Tally, Wishes, moves};
@@ -54,6 +55,8 @@ pub struct Facts<'a> {
     pub topics: Vec<Wanted>,
     /// What people command for partitions that wait for them.
     pub recoveries: BTreeMap<(Uuid, i32), Recovery>,
+    /// Partitions of which this broker has seen later states than `slices` show, with the partition epochs of these.
+    pub seen: Epochs,
     /// What was heard of brokers.
     pub liveness: &'a Liveness,
     /// Leadership goes back to the preferred replicas now, where all are in sync, and it is looked at how even brokers are.
@@ -98,13 +101,27 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     }
     let mut changed = settle_all(facts, &members);
     let mut room = room(facts, &members);
-    let unplaced = place_all(facts, &mut room, &mut changed);
+    let mut unplaced = place_all(facts, &mut room, &mut changed);
     let moves = match facts.replicas {
         Some(_) => moves(&wishes(facts, &members), &facts.slices, &mut changed, &mut room),
         None => Tally::default(),
     };
+    let seen = seen(facts);
+    unplaced.extend(freeze(&facts.slices, &seen, &mut changed));
+    let mut purge = overdue(facts);
+    purge.retain(|topic| !is_older(*topic, &facts.slices, &seen));
     let slices = changed.into_values().collect();
-    Plan { state: remember(facts), brokers, slices, purge: overdue(facts), unplaced, moves }
+    Plan { state: remember(facts), brokers, slices, purge, unplaced, moves }
+}
+
+/// Partitions of which anybody has seen later states.
+fn seen(facts: &Facts<'_>) -> Epochs {
+    let mut seen = facts.liveness.seen(facts.now);
+    for (partition, epoch) in &facts.seen {
+        let highest = seen.entry(*partition).or_insert(*epoch);
+        *highest = (*highest).max(*epoch);
+    }
+    seen
 }
 
 /// Where there is room, and for what.

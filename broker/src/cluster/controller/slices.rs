@@ -137,6 +137,7 @@ fn new_partition(
         fault: None,
         recovering: false,
         unclean_leader_epoch: None,
+        seen_epoch: None,
         min_in_sync_replicas: wanted.min_in_sync_replicas.clamp(1, factor),
         replication_factor: factor,
         unclean_recovery: UncleanRecovery::default(),

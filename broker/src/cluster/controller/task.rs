@@ -13,12 +13,13 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use taffrail_crds::cluster::Rebalance;
 use taffrail_crds::id::Id;
-use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec};
+use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec, last_seen};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::frozen::Epochs;
 use super::liveness::Liveness;
 use super::moves::Tally;
 use super::plan::{Facts, Plan, plan};
@@ -26,11 +27,13 @@ use super::slices::Unplaced;
 use super::topics;
 use crate::cluster::heartbeat::Purger;
 use crate::cluster::image::{Identity, Image, Stored};
+use crate::cluster::serving::Kept;
 use crate::context::Context;
 use crate::controller::object::document;
 use crate::election::Leadership;
 use crate::metadata::{Kind, MetadataError, MetadataStore, Object};
 use crate::metrics::ControllerMetrics;
+use crate::storage::blocking;
 
 /// How often silence is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -59,6 +62,8 @@ pub struct Parts {
     pub deposed: mpsc::UnboundedSender<i32>,
     /// What was heard of brokers.
     pub liveness: Arc<Mutex<Liveness>>,
+    /// What this broker keeps of the metadata.
+    pub kept: Arc<Mutex<Kept>>,
     /// Deletes data of topics whose time is over.
     pub purger: Arc<dyn Purger>,
     /// What is counted of it.
@@ -67,7 +72,7 @@ pub struct Parts {
 
 /// Acts as controller whenever the broker is elected, until `stop`.
 pub async fn run(parts: Parts, stop: CancellationToken) {
-    let mut task = Task { parts, operations: 0..0, said: Vec::new(), balanced: Duration::ZERO };
+    let mut task = Task { parts, operations: 0..0, said: Vec::new(), balanced: Duration::ZERO, shown: None };
     tokio::select! {
         () = task.serve() => {}
         () = stop.cancelled() => {}
@@ -82,6 +87,8 @@ struct Task {
     said: Vec<(String, Unplaced)>,
     /// When leadership last went back to the preferred replicas, and it was looked at how even brokers are, by the context's monotonic clock.
     balanced: Duration,
+    /// The ClusterState of the last image.
+    shown: Option<Arc<Stored<ClusterStateSpec>>>,
 }
 
 /// One uninterrupted time of acting.
@@ -153,14 +160,17 @@ impl Task {
         let image = self.parts.image.borrow_and_update().clone();
         // What is seen must be of this term: what an earlier controller wrote last may still be on its way here.
         let Some(state) = image.state.as_ref() else { return };
-        if state.spec.controller_epoch > term.epoch {
-            // The election ends with the broker: then nobody need know.
+        let before = self.shown.replace(state.clone());
+        let went_back = before.is_some_and(|before| last_seen::went_back(&state.spec, &before.spec));
+        if state.spec.controller_epoch > term.epoch || went_back {
+            // Whoever begins a term lifts what went back. The election ends with the broker: then nobody need know.
             let _ = self.parts.deposed.send(term.epoch);
         }
-        if state.spec.controller_epoch != term.epoch {
+        if state.spec.controller_epoch != term.epoch || went_back {
             return;
         }
-        let plan = self.plan(&image, &state.spec, term);
+        let Some(seen) = self.seen(&image).await else { return };
+        let plan = self.plan(&image, &state.spec, term, seen);
         self.say(&plan.unplaced);
         let store = self.parts.store.until(Instant::now() + write_until.saturating_sub(self.now()));
         let round = Round { store: &*store, image: &image, state, term };
@@ -175,7 +185,14 @@ impl Task {
         self.catch_up(&written).await;
     }
 
-    fn plan(&mut self, image: &Image, state: &ClusterStateSpec, term: Term) -> Plan {
+    /// What this broker has seen and the image does not show; nothing once its disk is closed.
+    async fn seen(&self, image: &Arc<Image>) -> Option<Epochs> {
+        let (kept, image) = (self.parts.kept.clone(), image.clone());
+        // It may be written to disk at this moment.
+        blocking(move || Ok(kept.lock().ahead_of(&image.slices))).await.ok()
+    }
+
+    fn plan(&mut self, image: &Image, state: &ClusterStateSpec, term: Term, seen: Epochs) -> Plan {
         let now = self.now();
         let balance = now.saturating_sub(self.balanced) >= BALANCE;
         if balance {
@@ -190,6 +207,7 @@ impl Task {
             slices: image.slices.iter().map(|(key, stored)| (*key, &stored.spec)).collect(),
             topics: topics::wanted(image),
             recoveries: topics::recoveries(image),
+            seen,
             liveness: &self.parts.liveness.lock(),
             balance,
             rebalance: image.cluster.as_ref().is_some_and(|cluster| cluster.spec.spec.rebalance == Rebalance::On),

@@ -43,6 +43,7 @@ mod tests {
             fault: None,
             recovering,
             unclean_leader_epoch: None,
+            seen_epoch: None,
             min_in_sync_replicas: 2,
             replication_factor: 3,
             unclean_recovery: UncleanRecovery::Balanced,

@@ -17,16 +17,16 @@ pub(super) enum Fault {
          make it again"
     )]
     MissingLog,
-    /// The metadata is older than what was led here, as after a restored backup (M5).
+    /// The metadata is older than what was seen here, as when etcd is restored from a backup (M5).
     #[error(
-        "the cluster's metadata went back in time (partition epoch {given}, and {led} was seen here): \
+        "the cluster's metadata went back in time (partition epoch {given}, and {seen} was seen here): \
          \"taffrail cluster recover\" writes what the brokers saw last"
     )]
     OlderMetadata {
         /// The metadata's.
         given: i32,
-        /// Under which this broker led or followed last.
-        led: i32,
+        /// The highest that was seen.
+        seen: i32,
     },
     /// The same, seen by the log.
     #[error(
@@ -41,20 +41,29 @@ pub(super) enum Fault {
     },
 }
 
+/// What the broker remembers of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// It was led or followed here.
+    pub was_here: bool,
+    /// The highest partition epoch.
+    pub seen: Option<i32>,
+}
+
 /// Why `me` cannot serve its replica; `None`: it can, or has none.
 ///
-/// `log`: the newest leader epoch of the log, −1 for one that has none, if there is a log; `led`: the partition epoch under which it was last led or followed here.
-pub(super) fn fault(state: &PartitionState, me: Session, log: Option<i32>, led: Option<i32>) -> Option<Fault> {
-    if !state.replicas.contains(&me.broker) {
+/// `log`: the newest leader epoch of the log, −1 for one that has none, if there is a log. What is frozen already nobody serves.
+pub(super) fn fault(state: &PartitionState, me: Session, log: Option<i32>, known: Known) -> Option<Fault> {
+    if !state.replicas.contains(&me.broker) || state.is_frozen() {
         return None;
     }
-    if let Some(led) = led.filter(|led| *led > state.partition_epoch) {
-        return Some(Fault::OlderMetadata { given: state.partition_epoch, led });
+    if let Some(seen) = known.seen.filter(|seen| *seen > state.partition_epoch) {
+        return Some(Fault::OlderMetadata { given: state.partition_epoch, seen });
     }
     let given = state.leader_epoch;
     match log {
         Some(newest) => (newest > given).then_some(Fault::OlderEpoch { given, newest }),
-        None => must_have_log(state, me, led.is_some()).then_some(Fault::MissingLog),
+        None => must_have_log(state, me, known.was_here).then_some(Fault::MissingLog),
     }
 }
 
@@ -102,6 +111,13 @@ mod tests {
 
     const ME: Session = Session { broker: 0, incarnation: 10 };
 
+    /// It was never here.
+    const NONE: Known = Known { was_here: false, seen: None };
+
+    fn led(epoch: i32) -> Known {
+        Known { was_here: true, seen: Some(epoch) }
+    }
+
     fn state(leader_epoch: i32, partition_epoch: i32) -> PartitionState {
         let mut state = spread(&wanted(1)).remove(0).partitions.remove(0);
         (state.replicas, state.leader) = (vec![0], Some(0));
@@ -110,24 +126,24 @@ mod tests {
 
     #[test]
     fn m9_a_log_is_made_only_where_there_never_was_one() {
-        assert_eq!(fault(&state(0, 0), ME, None, None), None);
-        assert_eq!(fault(&state(3, 8), ME, None, None), None, "elected again before it made its log");
-        assert_eq!(fault(&state(3, 8), ME, None, Some(7)), Some(Fault::MissingLog));
+        assert_eq!(fault(&state(0, 0), ME, None, NONE), None);
+        assert_eq!(fault(&state(3, 8), ME, None, NONE), None, "elected again before it made its log");
+        assert_eq!(fault(&state(3, 8), ME, None, led(7)), Some(Fault::MissingLog));
         let eligible = PartitionState { elr: state(3, 8).isr, isr: vec![], leader: None, ..state(3, 8) };
-        assert_eq!(fault(&eligible, ME, None, Some(7)), Some(Fault::MissingLog));
+        assert_eq!(fault(&eligible, ME, None, led(7)), Some(Fault::MissingLog));
         let recovering = PartitionState { recovering: true, ..state(3, 8) };
-        assert_eq!(fault(&recovering, ME, None, None), Some(Fault::MissingLog));
-        assert_eq!(fault(&recovering, ME, Some(2), None), None);
+        assert_eq!(fault(&recovering, ME, None, NONE), Some(Fault::MissingLog));
+        assert_eq!(fault(&recovering, ME, Some(2), NONE), None);
     }
 
     #[test]
     fn l6_a_replica_that_counts_for_nothing_is_made_anew_unless_it_is_asked_what_it_has() {
         let others = vec![Replica { broker: 1, incarnation: 11 }];
         let lost = PartitionState { isr: others, leader: Some(1), replicas: vec![0, 1], ..state(3, 8) };
-        assert_eq!(fault(&lost, ME, None, Some(7)), None);
+        assert_eq!(fault(&lost, ME, None, led(7)), None);
         let before = Replica { broker: 0, incarnation: 9 };
         let asked = PartitionState { isr: vec![], leader: None, last_known_elr: vec![before], ..lost.clone() };
-        assert_eq!(fault(&asked, ME, None, None), Some(Fault::MissingLog));
+        assert_eq!(fault(&asked, ME, None, NONE), Some(Fault::MissingLog));
         assert!(is_asked(&asked, ME) && !is_asked(&lost, ME));
         assert_eq!(log_end(&asked, None), LogEnd::none(3));
         let (mut epochs, extent) = (LeaderEpochs::new(), Extent { start: 0, end: 70 });
@@ -170,15 +186,19 @@ mod tests {
 
     #[test]
     fn m5_metadata_that_went_back_is_noticed() {
-        assert_eq!(fault(&state(3, 8), ME, Some(3), Some(8)), None);
-        let older = Some(Fault::OlderMetadata { given: 8, led: 9 });
-        assert_eq!(fault(&state(3, 8), ME, Some(3), Some(9)), older);
+        assert_eq!(fault(&state(3, 8), ME, Some(3), led(8)), None);
+        let older = Some(Fault::OlderMetadata { given: 8, seen: 9 });
+        assert_eq!(fault(&state(3, 8), ME, Some(3), led(9)), older);
+        let only_seen = Known { was_here: false, seen: Some(9) };
+        assert_eq!(fault(&state(3, 8), ME, None, only_seen), older, "a replica that came later");
+        let frozen = PartitionState { seen_epoch: Some(9), ..state(3, 8) };
+        assert_eq!(fault(&frozen, ME, Some(3), led(9)), None, "all know of it");
         let older = Some(Fault::OlderEpoch { given: 3, newest: 4 });
-        assert_eq!(fault(&state(3, 8), ME, Some(4), None), older);
+        assert_eq!(fault(&state(3, 8), ME, Some(4), NONE), older);
     }
 
     #[test]
     fn partitions_of_others_are_none_of_its_business() {
-        assert_eq!(fault(&state(3, 8), Session { broker: 1, incarnation: 1 }, None, Some(9)), None);
+        assert_eq!(fault(&state(3, 8), Session { broker: 1, incarnation: 1 }, None, led(9)), None);
     }
 }

@@ -58,8 +58,9 @@ impl Serving {
         let read = self.store.get(Kind::PartitionSlice, &known.object.name).await.map_err(|error| error.to_string())?;
         let slice = read.as_ref().and_then(spec_of::<PartitionSliceSpec>);
         let state = slice.as_ref().and_then(|slice| state_of(slice, id));
-        if !state.is_some_and(|state| begins_anew(state, self.me.broker, damaged)) {
-            return Err("its slice has changed".to_owned());
+        let state = state.filter(|state| begins_anew(state, self.me.broker, damaged)).ok_or("its slice has changed")?;
+        if self.kept.lock().newest(id).is_some_and(|seen| seen > state.partition_epoch) {
+            return Err("the cluster's metadata went back in time".to_owned());
         }
         let (storage, kept) = (self.storage.clone(), self.kept.clone());
         let delete = move || {

@@ -121,6 +121,7 @@ mod tests {
             fault: Some("broker 1 does not answer".to_owned()),
             recovering: false,
             unclean_leader_epoch: None,
+            seen_epoch: None,
             min_in_sync_replicas: 1,
             replication_factor: 1,
             unclean_recovery: UncleanRecovery::Balanced,

@@ -1,8 +1,8 @@
 //! What a broker keeps of the cluster's metadata on its own disk: under which epochs it has led and followed, and the ClusterState and
 //! all slices as it saw them last.
 //!
-//! The first tells it that the metadata went back in time, as after a restored backup (M5). From the second lost objects can
-//! be rebuilt: so what is kept never goes back in time with it.
+//! From the latter lost objects can be rebuilt: so what is kept never goes back in time with the metadata. Both tell that it did,
+//! as when etcd is restored from a backup (M5).
 //!
 //! # Format
 //!
@@ -17,9 +17,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use taffrail_crds::id::Id;
+use taffrail_crds::slice::PARTITIONS_PER_SLICE;
 use taffrail_crds::{ClusterStateSpec, PartitionSliceSpec, last_seen};
 use uuid::Uuid;
 
+use crate::cluster::controller::frozen::Epochs;
+use crate::cluster::image::Objects;
 use crate::storage::{MetaStore, PartitionId, StorageError};
 
 const LED: &[u8] = b"cluster/led/";
@@ -32,7 +35,14 @@ pub struct Kept {
     meta: Arc<dyn MetaStore>,
     led: HashMap<PartitionId, i32>,
     slices: BTreeMap<(Uuid, i32), Vec<u8>>,
+    /// The partition epochs in these slices.
+    seen: BTreeMap<PartitionId, i32>,
     state: Option<Vec<u8>>,
+}
+
+/// The ClusterState as it was seen last by whoever had this volume. Blocks.
+pub fn state_seen(meta: &dyn MetaStore) -> Result<Option<ClusterStateSpec>, StorageError> {
+    Ok(meta.get(STATE)?.and_then(|value| decode(&value)))
 }
 
 impl Kept {
@@ -44,18 +54,37 @@ impl Kept {
             let epoch = value.strip_prefix(&[VERSION]).and_then(|epoch| epoch.try_into().ok()).map(i32::from_be_bytes);
             led.insert(PartitionId { topic, index }, epoch.ok_or_else(|| damaged("cluster/led"))?);
         }
-        let mut slices = BTreeMap::new();
+        let (mut slices, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in meta.scan(SLICE)? {
             let key = partition_of(&key, SLICE).ok_or_else(|| damaged("cluster/slice"))?;
+            seen.extend(decode::<PartitionSliceSpec>(&value).iter().flat_map(epochs));
             slices.insert(key, value);
         }
         let state = meta.get(STATE)?;
-        Ok(Self { meta, led, slices, state })
+        Ok(Self { meta, led, slices, seen, state })
     }
 
     /// The partition epoch under which a partition was last led or followed here.
     pub fn led(&self, partition: PartitionId) -> Option<i32> {
         self.led.get(&partition).copied()
+    }
+
+    /// The highest partition epoch of a partition that is known here.
+    pub fn newest(&self, partition: PartitionId) -> Option<i32> {
+        self.led(partition).max(self.seen.get(&partition).copied())
+    }
+
+    /// Partitions that were seen in a later state than these slices show, or that these lack, with the epochs of that state.
+    /// Those that are frozen already are not told of.
+    pub fn ahead_of(&self, slices: &Objects<(Uuid, i32), PartitionSliceSpec>) -> Epochs {
+        let shown = |id: PartitionId| {
+            let place = id.index % PARTITIONS_PER_SLICE;
+            slices.get(&(id.topic, id.index - place))?.spec.partitions.get(usize::try_from(place).ok()?)
+        };
+        let is_ahead = |(id, epoch): &(&PartitionId, &i32)| {
+            shown(**id).is_none_or(|state| !state.is_frozen() && state.partition_epoch < **epoch)
+        };
+        self.seen.iter().filter(is_ahead).map(|(id, epoch)| ((id.topic, id.index), *epoch)).collect()
     }
 
     /// Notes that these partitions are led or followed from now on, under these partition epochs. Durable when it returns; blocks.
@@ -77,17 +106,20 @@ impl Kept {
         let state = state.and_then(|state| newer_state(self.state.as_deref(), state));
         let slices = slices.filter_map(|slice| {
             let id = (slice.topic_id.0, slice.first_index);
-            Some((id, newer_slice(self.slices.get(&id).map(Vec::as_slice), slice)?))
+            let newest = newer_slice(self.slices.get(&id).map(Vec::as_slice), slice)?;
+            Some((id, encode(&newest), newest))
         });
         let slices: Vec<_> = slices.collect();
         if state.is_none() && slices.is_empty() {
             return Ok(());
         }
         let of_state = state.iter().map(|value| (STATE.to_vec(), Some(value.clone())));
-        let of_slices = slices.iter().map(|((topic, first), value)| (key(SLICE, *topic, *first), Some(value.clone())));
+        let of_slices =
+            slices.iter().map(|((topic, first), value, _)| (key(SLICE, *topic, *first), Some(value.clone())));
         self.meta.write(of_state.chain(of_slices).collect())?;
         self.state = state.or_else(|| self.state.take());
-        self.slices.extend(slices);
+        self.seen.extend(slices.iter().flat_map(|(_, _, newest)| epochs(newest)));
+        self.slices.extend(slices.into_iter().map(|(id, value, _)| (id, value)));
         Ok(())
     }
 
@@ -112,12 +144,17 @@ impl Kept {
     ) -> Result<(), StorageError> {
         let topics: BTreeSet<Uuid> = self.slices.keys().map(|(topic, _)| *topic).collect();
         for topic in topics.into_iter().filter(|topic| !state.topics.contains_key(&Id(*topic)) && !is_there(*topic)) {
-            let mut slices = self.slices.range((topic, 0)..=(topic, i32::MAX));
-            if slices.all(|(_, value)| decode(value).is_some_and(|slice| is_over(&slice))) {
+            if self.all_slices(topic, &is_over) {
                 self.forget(topic)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether this holds of all slices of a topic as they were seen last.
+    pub fn all_slices(&self, topic: Uuid, holds: impl Fn(&PartitionSliceSpec) -> bool) -> bool {
+        let mut slices = self.slices.range((topic, 0)..=(topic, i32::MAX));
+        slices.all(|(_, value)| decode(value).is_some_and(|slice| holds(&slice)))
     }
 
     /// Forgets a topic whose data is gone for good. Blocks.
@@ -128,25 +165,34 @@ impl Kept {
         self.meta.write(changes)?;
         self.led.retain(|id, _| id.topic != topic);
         self.slices.retain(|(id, _), _| *id != topic);
+        self.seen.retain(|id, _| id.topic != topic);
         Ok(())
     }
 }
 
+/// The partition epochs of a slice. Those of frozen partitions are not what anybody acted under.
+fn epochs(slice: &PartitionSliceSpec) -> impl Iterator<Item = (PartitionId, i32)> + '_ {
+    let topic = slice.topic_id.0;
+    let partitions = slice.partitions.iter().filter(|partition| !partition.is_frozen());
+    partitions.map(move |partition| (PartitionId { topic, index: partition.index }, partition.partition_epoch))
+}
+
 /// What is to be kept in the place of what is; `None`: that stays.
-fn newer_slice(kept: Option<&[u8]>, seen: &PartitionSliceSpec) -> Option<Vec<u8>> {
-    let value = encode(seen);
-    if kept == Some(value.as_slice()) {
+fn newer_slice(kept: Option<&[u8]>, seen: &PartitionSliceSpec) -> Option<PartitionSliceSpec> {
+    let stays = |slice: &PartitionSliceSpec| kept == Some(encode(slice).as_slice());
+    if stays(seen) {
         return None;
     }
-    let known = kept.and_then(decode);
-    let newest = known.map_or(value, |known| encode(&last_seen::slice(seen.clone(), known)));
-    (kept != Some(newest.as_slice())).then_some(newest)
+    let newest = match kept.and_then(decode) {
+        Some(known) => last_seen::slice(seen.clone(), known),
+        None => seen.clone(),
+    };
+    (!stays(&newest)).then_some(newest)
 }
 
 fn newer_state(kept: Option<&[u8]>, seen: &ClusterStateSpec) -> Option<Vec<u8>> {
     let value = encode(seen);
-    let is_older =
-        |known: ClusterStateSpec| known.cluster_id != seen.cluster_id || known.controller_epoch > seen.controller_epoch;
+    let is_older = |known: ClusterStateSpec| known.cluster_id != seen.cluster_id || last_seen::went_back(seen, &known);
     let stays = kept == Some(value.as_slice()) || kept.and_then(decode).is_some_and(is_older);
     (!stays).then_some(value)
 }
@@ -182,6 +228,8 @@ fn damaged(what: &str) -> StorageError {
 mod tests {
     use super::*;
     use crate::cluster::controller::slices::tests::{spread, wanted};
+    use crate::cluster::image::Stored;
+    use crate::metadata::{Kind, Object};
     use crate::storage::Storage as _;
     use crate::storage::memory::MemoryStorage;
 
@@ -229,6 +277,68 @@ mod tests {
         kept.see(Some(&state(3, &[])), [&old].into_iter()).unwrap();
         kept.see(None, std::iter::empty()).unwrap();
         assert_eq!(seen(&Kept::open(meta).unwrap()), (Some(state(4, &[])), vec![new]));
+    }
+
+    #[test]
+    fn m11_numbers_that_went_back_under_one_controller_are_not_kept() {
+        let mut kept = Kept::open(MemoryStorage::default().meta()).unwrap();
+        let mut new = state(4, &[]);
+        new.next_ids.producer = 7;
+        kept.see(Some(&new), std::iter::empty()).unwrap();
+        kept.see(Some(&state(4, &[])), std::iter::empty()).unwrap();
+        assert_eq!(seen(&kept).0, Some(new.clone()));
+        assert_eq!(state_seen(&*kept.meta).unwrap(), Some(new));
+    }
+
+    /// As the watches tell them.
+    fn stored(slices: &[PartitionSliceSpec]) -> Objects<(Uuid, i32), PartitionSliceSpec> {
+        let stored = |slice: &PartitionSliceSpec| {
+            let object = Object {
+                kind: Kind::PartitionSlice,
+                name: slice.object_name(),
+                uid: Uuid::from_u128(1),
+                resource_version: "1".to_owned(),
+                document: serde_json::Value::Null,
+            };
+            ((slice.topic_id.0, slice.first_index), Arc::new(Stored { object, spec: slice.clone() }))
+        };
+        slices.iter().map(stored).collect()
+    }
+
+    #[test]
+    fn m5_what_was_seen_later_than_it_is_shown_is_known_also_after_a_restart() {
+        let meta = MemoryStorage::default().meta();
+        let old = spread(&wanted(66));
+        let topic = old[0].topic_id.0;
+        let mut new = old.clone();
+        new[0].partitions[1].partition_epoch = 4;
+        new[1].partitions[0].partition_epoch = 1;
+        let mut kept = Kept::open(meta.clone()).unwrap();
+        kept.see(None, new.iter()).unwrap();
+        let mut frozen = old.clone();
+        frozen[0].partitions[1].seen_epoch = Some(4);
+        let mut later = new.clone();
+        later[0].partitions[1].partition_epoch = 5;
+        let mut shorter = new.clone();
+        shorter[1].partitions.pop();
+        for (what, shown, ahead) in [
+            ("the same", new.clone(), vec![]),
+            ("later", later, vec![]),
+            ("older", old.clone(), vec![(1, 4), (64, 1)]),
+            ("one frozen already", frozen.clone(), vec![(64, 1)]),
+            ("one is not there", shorter, vec![(65, 0)]),
+            ("a slice is not there", new[..1].to_vec(), vec![(64, 1), (65, 0)]),
+        ] {
+            let expected: Epochs = ahead.into_iter().map(|(index, epoch)| ((topic, index), epoch)).collect();
+            assert_eq!(kept.ahead_of(&stored(&shown)), expected, "{what}");
+            assert_eq!(Kept::open(meta.clone()).unwrap().ahead_of(&stored(&shown)), expected, "{what}: restarted");
+        }
+        // That it is frozen is not remembered in the place of what was there.
+        frozen[0].partitions[1].partition_epoch = 9;
+        frozen[0].controller_epoch += 1;
+        kept.see(None, frozen.iter()).unwrap();
+        assert_eq!(kept.newest(PartitionId { topic, index: 1 }), Some(4));
+        assert_eq!(kept.ahead_of(&stored(&new)), Epochs::new(), "once it is back");
     }
 
     #[test]

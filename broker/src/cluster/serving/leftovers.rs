@@ -93,7 +93,7 @@ impl Serving {
         let state = slice.as_ref().and_then(|slice| state_of(slice, id));
         let Some(state) = state.filter(|state| is_whole_without(state, self.me.broker)) else { return Ok(()) };
         let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
-        if leftover.newest > leader_epoch || self.kept.lock().led(id).is_some_and(|led| led > partition_epoch) {
+        if leftover.newest > leader_epoch || self.kept.lock().newest(id).is_some_and(|seen| seen > partition_epoch) {
             return Err("the cluster's metadata went back in time".to_owned());
         }
         let (storage, kept) = (self.storage.clone(), self.kept.clone());

@@ -26,12 +26,14 @@ use taffrail_crds::slice::Replica;
 use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
+use self::check::Known;
 pub use self::check::{begins_anew, has_recovered, is_asked, log_end};
 use self::desired::{Desired, Place, Role, desired};
-pub use self::kept::Kept;
+pub use self::kept::{Kept, state_seen};
 use self::leftovers::Leftovers;
 use self::watermarks::{Mark, Watermarks};
 use super::Session;
+use super::controller::frozen::Epochs;
 use super::controller::members::LogEnd;
 use super::image::{Image, Objects, Stored};
 use super::purge::is_over;
@@ -69,6 +71,8 @@ pub struct Serving {
     /// Slices as they were kept last.
     remembered: Objects<(Uuid, i32), PartitionSliceSpec>,
     faults: Faults,
+    /// Partitions of which a later state was seen than the last image shows.
+    seen: Epochs,
     ends: Ends,
     leftovers: Leftovers,
     served: BTreeMap<Uuid, Served>,
@@ -142,6 +146,7 @@ impl Serving {
             marked_at,
             remembered: Objects::new(),
             faults: Faults::new(),
+            seen: Epochs::new(),
             ends: Ends::new(),
             leftovers: Leftovers::default(),
             served: BTreeMap::new(),
@@ -160,6 +165,12 @@ impl Serving {
             Some(((topic, slot.place.state.index), fault))
         });
         self.faults.clone().into_iter().chain(stopped).collect()
+    }
+
+    /// Partitions of which it has seen later states than the metadata shows, whoever has their replicas, with the partition
+    /// epochs of these.
+    pub fn seen(&self) -> Epochs {
+        self.seen.clone()
     }
 
     /// What it has of partitions that nobody leads and the controller chooses a log for.
@@ -308,12 +319,14 @@ impl Serving {
         let mut faults = Faults::new();
         {
             let kept = self.kept.lock();
+            self.seen = kept.ahead_of(&image.slices);
             for (topic, desired) in &mut wanted {
                 self.pad(*topic, desired);
                 for place in &mut desired.partitions {
                     let id = PartitionId { topic: *topic, index: place.state.index };
                     let log = newest.get(&id).copied();
-                    let Some(fault) = check::fault(&place.state, self.me, log, kept.led(id)) else { continue };
+                    let known = Known { was_here: kept.led(id).is_some(), seen: kept.newest(id) };
+                    let Some(fault) = check::fault(&place.state, self.me, log, known) else { continue };
                     match place.role {
                         Role::Lead => place.role = Role::Offline(fault.to_string()),
                         Role::Follow { leader } => place.role = Role::Forward { leader },

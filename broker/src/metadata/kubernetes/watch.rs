@@ -1,5 +1,6 @@
 //! Watching: list, then follow; list again whenever the API lost the thread. It never ends, and never leaves out that an
-//! object is gone: what a new list lacks is told as deleted.
+//! object is gone: what a new list lacks is told as deleted. When the API went back in time, all is listed and told anew: the
+//! watch would wait until the API has come as far again.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -8,6 +9,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use kube::api::{Api, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::watch::Receiver;
 
 use super::{Event, Kind, Object, document, errors};
 use crate::metrics::MetadataMetrics;
@@ -21,14 +23,19 @@ pub(super) fn watch(
     api: Api<DynamicObject>,
     (label_selector, field_selector): (Option<String>, Option<String>),
     metrics: MetadataMetrics,
+    rewinds: Receiver<u64>,
 ) -> BoxStream<'static, Event> {
     let config = watcher::Config { label_selector, field_selector, timeout: Some(RENEWED_AFTER), ..Default::default() };
-    // Errors come after a pause that grows to 30 s, with jitter.
-    let told = watcher(api, config).default_backoff();
-    let following = move |known: &mut Known, told: watcher::Result<watcher::Event<DynamicObject>>| {
+    let watching = Watching { told: begin(&api, &config), api, config, rewinds };
+    let told = stream::unfold(watching, |mut watching| async move { Some((watching.next().await, watching)) });
+    let following = move |known: &mut Known, told: Option<Watched>| {
         let events = match told {
-            Ok(event) => known.take_in(event),
-            Err(error) => {
+            None => {
+                known.rewind();
+                Vec::new()
+            }
+            Some(Ok(event)) => known.take_in(event),
+            Some(Err(error)) => {
                 metrics.watch_broken();
                 tracing::warn!(kind = kind.as_str(), error = errors::chain(&error), "a watch broke: it begins again");
                 Vec::new()
@@ -37,6 +44,37 @@ pub(super) fn watch(
         futures::future::ready(Some(events))
     };
     told.scan(Known::new(kind), following).flat_map(stream::iter).boxed()
+}
+
+/// Errors come after a pause that grows to 30 s, with jitter.
+fn begin(api: &Api<DynamicObject>, config: &watcher::Config) -> BoxStream<'static, Watched> {
+    watcher(api.clone(), config.clone()).default_backoff().boxed()
+}
+
+type Watched = watcher::Result<watcher::Event<DynamicObject>>;
+
+/// A watch that begins anew when the API goes back in time.
+struct Watching {
+    api: Api<DynamicObject>,
+    config: watcher::Config,
+    told: BoxStream<'static, Watched>,
+    rewinds: Receiver<u64>,
+}
+
+impl Watching {
+    /// What it tells next; `None`: it has begun anew.
+    async fn next(&mut self) -> Option<Watched> {
+        tokio::select! {
+            biased;
+            Ok(()) = self.rewinds.changed() => {
+                self.told = begin(&self.api, &self.config);
+                None
+            }
+            Some(told) = self.told.next() => Some(told),
+            // A watch never ends.
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// What the reader has been told.
@@ -75,6 +113,13 @@ impl Known {
                 let Some(object) = self.decode(object) else { return Vec::new() };
                 self.objects.remove(&object.name).map(|_| Event::Deleted(object)).into_iter().collect()
             }
+        }
+    }
+
+    /// Versions from before say nothing any more: all is told anew, also under a version that was given out twice.
+    fn rewind(&mut self) {
+        for object in self.objects.values_mut().chain(self.before.values_mut()) {
+            object.resource_version.clear();
         }
     }
 
@@ -129,6 +174,25 @@ mod tests {
     fn a_list_that_is_the_same_tells_nothing() {
         let list = || [Init, InitApply(object("a", 1, 1)), InitDone];
         assert_eq!(told(list().into_iter().chain(list())), "+a1 .");
+    }
+
+    #[test]
+    fn m5_after_a_rewind_all_is_told_anew_and_what_was_made_since_as_deleted() {
+        let list = |version| [Init, InitApply(object("a", 1, version)), InitApply(object("b", 2, 2))];
+        let mut known = Known::new(Kind::Topic);
+        let now = list(7).into_iter().chain([InitApply(object("c", 3, 3)), InitDone]);
+        assert_eq!(now.flat_map(|event| known.take_in(event)).count(), 4);
+        known.rewind();
+        let told: Vec<_> = list(1).into_iter().chain([InitDone]).flat_map(|event| known.take_in(event)).collect();
+        let told: Vec<_> = told
+            .iter()
+            .map(|event| match event {
+                Event::Applied(object) => format!("+{}{}", object.name, object.resource_version),
+                Event::Deleted(object) => format!("-{}", object.name),
+                Event::Listed => ".".to_owned(),
+            })
+            .collect();
+        assert_eq!(told, ["+a1", "+b2", "-c"]);
     }
 
     #[test]

@@ -188,8 +188,11 @@ fn objects(memories: Vec<Memory>) -> Result<Vec<Value>> {
     let state =
         state.ok_or_else(|| anyhow!("no broker has seen the ClusterState yet: there is nothing to bring back"))?;
     let state = Kind::ClusterState.object(&cluster, &json!({ CLUSTER_LABEL: cluster }), &last_seen::with_room(state));
-    let slice = |slice: &PartitionSliceSpec| Kind::PartitionSlice.object(&slice.object_name(), &slice.labels(), slice);
-    Ok(std::iter::once(state).chain(slices.values().map(slice)).collect())
+    let slice = |slice: PartitionSliceSpec| {
+        let slice = last_seen::brought_back(slice);
+        Kind::PartitionSlice.object(&slice.object_name(), &slice.labels(), &slice)
+    };
+    Ok(std::iter::once(state).chain(slices.into_values().map(slice)).collect())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ fn partition(replicas: &[i32], min_in_sync: i32) -> PartitionState {
         fault: None,
         recovering: false,
         unclean_leader_epoch: None,
+        seen_epoch: None,
         min_in_sync_replicas: min_in_sync,
         replication_factor: replicas.len() as i32,
         unclean_recovery: UncleanRecovery::Balanced,

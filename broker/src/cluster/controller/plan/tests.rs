@@ -42,6 +42,7 @@ struct World {
     slices: BTreeMap<(Uuid, i32), PartitionSliceSpec>,
     topics: Vec<Wanted>,
     recoveries: BTreeMap<(Uuid, i32), Recovery>,
+    seen: Epochs,
     liveness: Liveness,
     now: u64,
     replicas: i32,
@@ -57,6 +58,7 @@ impl World {
             slices: BTreeMap::new(),
             topics: Vec::new(),
             recoveries: BTreeMap::new(),
+            seen: Epochs::new(),
             liveness: Liveness::new(0, Duration::from_secs(6)),
             now: 100,
             replicas: brokers,
@@ -83,6 +85,7 @@ impl World {
             slices: self.slices.iter().map(|(key, slice)| (*key, slice)).collect(),
             topics: self.topics.clone(),
             recoveries: self.recoveries.clone(),
+            seen: self.seen.clone(),
             liveness: &self.liveness,
             balance: self.balance,
             rebalance: self.rebalance,
@@ -226,6 +229,27 @@ fn i7_a_dead_brokers_leaderships_move_in_one_round() {
     world.settle();
     let led = |broker| world.leaders(key).iter().filter(|leader| **leader == Some(broker)).count();
     assert_eq!([led(0), led(1), led(2)], [100, 100, 100]);
+}
+
+#[test]
+fn m5_what_this_broker_or_another_has_seen_later_is_frozen_and_not_elected() {
+    let mut world = World::of(3);
+    world.topics.push(Wanted { replication_factor: 3, min_in_sync_replicas: 2, ..wanted(3) });
+    world.settle();
+    let topic = wanted(1).id;
+    world.seen.insert((topic, 0), 1);
+    let seen = [((topic, 1), 4), ((topic, 2), 0)].into();
+    world.liveness.hear(1, Beat { incarnation: 5, seen, ..Beat::default() }, Duration::from_secs(world.now));
+    world.settle();
+    assert_eq!(world.leaders(topic).iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true]);
+    // Whatever becomes of those who know.
+    world.seen.clear();
+    world.now += 10;
+    world.hear([0, 2]);
+    world.settle();
+    let states = |world: &World| world.slices[&(topic, 0)].partitions.clone();
+    assert!(states(&world)[..2].iter().all(|state| state.is_frozen() && state.leader.is_none()));
+    assert!(states(&world)[2].leader.is_some_and(|leader| leader != 1));
 }
 
 #[test]
