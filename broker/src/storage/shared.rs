@@ -220,6 +220,12 @@ impl Shared {
     pub(crate) fn seal(&self) -> Result<(), StorageError> {
         self.call(|reply| Command::Seal { reply })
     }
+
+    /// Waits until RocksDB has flushed what is sealed, and has every file where it belongs.
+    #[cfg(test)]
+    pub(crate) fn wait_for_files(&self) {
+        self.data.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).unwrap();
+    }
 }
 
 /// Answer to a command.
