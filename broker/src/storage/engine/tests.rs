@@ -210,7 +210,7 @@ mod contract {
     fn subject() -> Subject {
         let dir = tempfile::tempdir().unwrap();
         let options = EngineOptions { epoch_bytes: 16 << 10, recent_bytes: 4 << 10, ..small() };
-        Subject::new(move || Engine::open(dir.path(), options.clone()).unwrap())
+        Subject::new(move || Engine::open(dir.path(), options.clone()).map(|engine| engine as Arc<dyn Storage>))
     }
 
     contract_tests!(subject);
