@@ -17,28 +17,40 @@ pub(super) mod replay;
 pub(super) mod retention;
 pub(super) mod time;
 
+/// A storage that was started, or why it could not be.
+type Opened = Result<Arc<dyn Storage>, StorageError>;
+
 /// What is tested: content that survives, and how to start a storage on it.
 pub(super) struct Subject {
-    open: Box<dyn Fn() -> Arc<dyn Storage>>,
-    opened: Option<Arc<dyn Storage>>,
+    open: Box<dyn Fn() -> Opened>,
+    opened: Opened,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Subject {
     /// `open` starts a storage on always the same content; the one before has been dropped by then.
-    pub(super) fn new(open: impl Fn() -> Arc<dyn Storage> + 'static) -> Self {
+    pub(super) fn new(open: impl Fn() -> Opened + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self { opened: Some(open()), open: Box::new(open), runtime }
+        Self { opened: open(), open: Box::new(open), runtime }
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {
-        self.opened.as_ref().unwrap()
+        self.opened.as_ref().unwrap_or_else(|fault| panic!("the storage does not open: {fault}"))
     }
 
     /// Drops the storage without closing it, and starts another.
     fn reopen(&mut self) {
-        self.opened = None;
-        self.opened = Some((self.open)());
+        self.try_reopen().unwrap_or_else(|fault| panic!("the storage does not open again: {fault}"));
+    }
+
+    fn try_reopen(&mut self) -> Result<(), StorageError> {
+        // The one before is gone when the next one starts.
+        self.opened = Err(StorageError::Closed);
+        self.opened = (self.open)();
+        match &self.opened {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault.clone()),
+        }
     }
 
     fn close(&self) {

@@ -149,7 +149,7 @@ impl Storage for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.send(Command::Abandon);
+        self.shared.abandon();
         self.shared.set_closed();
         self.join();
         self.shared.readers.stop();

@@ -338,7 +338,7 @@ mod tests {
 
     fn subject() -> Subject {
         let disk = Disk::new();
-        Subject::new(move || disk.open())
+        Subject::new(move || Ok(disk.open()))
     }
 
     contract_tests!(subject);

@@ -63,8 +63,11 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Opened, Storage
     let mut recovery = Recovery { meta: &meta, data: &data, copies: &copies, known: &known, epochs, newest: 0 };
     let unsealed = recovery.find_epochs()?;
     let mut fold = recovery.fold()?;
-    if let Some(epoch) = unsealed {
-        recovery.seal(epoch, &mut fold)?;
+    match unsealed {
+        // All that was written after it has been rewritten: it is not what was open.
+        Some(epoch) if epoch < recovery.newest => recovery.give_up(epoch),
+        Some(epoch) => recovery.seal(epoch, &mut fold)?,
+        None => {}
     }
     let open_epoch = recovery.reserve()?;
     let epochs = recovery.epochs;
@@ -106,7 +109,7 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Finds all epochs; gives the one that was open at a crash.
+    /// Finds all epochs; gives the one that may have been open at a crash.
     fn find_epochs(&mut self) -> Result<Option<u32>, StorageError> {
         let (mut unsealed, mut lost, mut last_filled) = (vec![], vec![], 0);
         for Found { number, state } in find(self.data, self.copies)? {
@@ -139,12 +142,16 @@ impl Recovery<'_> {
             if epoch == last_filled && !self.epochs.is_dead(epoch) {
                 open = Some(epoch);
             } else {
-                // What a drop has left that was cut in the middle.
-                self.epochs.add(epoch, EpochInfo::default());
-                self.epochs.kill(epoch);
+                self.give_up(epoch);
             }
         }
         Ok(open)
+    }
+
+    /// It is what a drop has left that was cut in the middle.
+    fn give_up(&mut self, epoch: u32) {
+        self.epochs.add(epoch, EpochInfo::default());
+        self.epochs.kill(epoch);
     }
 
     fn fold(&mut self) -> Result<Fold, StorageError> {

@@ -177,6 +177,11 @@ impl Shared {
         }
     }
 
+    /// Tells the writer to end, also where it takes no more writes. It may have ended.
+    pub(crate) fn abandon(&self) {
+        let _ = self.queue.send(Command::Abandon);
+    }
+
     /// Gives a command to the writer and waits until it is done.
     pub(crate) fn call(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), StorageError> {
         let (reply, done) = oneshot::channel();
@@ -219,6 +224,12 @@ impl Shared {
     #[cfg(test)]
     pub(crate) fn seal(&self) -> Result<(), StorageError> {
         self.call(|reply| Command::Seal { reply })
+    }
+
+    /// Waits until RocksDB has flushed what is sealed, and has every file where it belongs.
+    #[cfg(test)]
+    pub(crate) fn wait_for_files(&self) {
+        self.data.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).unwrap();
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Command>,
     open: OpenEpoch,
+    /// Files that were added to the ring of the write-ahead log since the start.
+    resting_logs: u32,
     groups: u64,
     ledger_sequence: u64,
     clock: Clock,
@@ -102,6 +104,7 @@ impl Writer {
             shared,
             queue,
             open,
+            resting_logs: 0,
             groups: 0,
             ledger_sequence: 0,
             clock: Clock::new(),

@@ -78,7 +78,7 @@ async fn a_long_poll_ends_with_data_or_with_its_time() {
     let began = Instant::now();
     broker.produce("t", 1, &["new"]).await;
     let response = soon(waiting).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15), "it was not woken");
     assert_eq!(response.partitions.len(), 1);
     assert_eq!(response.partitions[0].partition, 1);
 }

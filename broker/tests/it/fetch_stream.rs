@@ -129,7 +129,9 @@ async fn a_seek_is_told_from_what_went_before_it() {
     assert_eq!(stream.offsets(1).await, [(2, 0, 5)], "once, under the new number");
     let remove = v1::FetchRemove { topic: "t".to_owned(), partition: 0 };
     stream.frames.send(frame(fetch_stream_request::Frame::Remove(remove))).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // What is answered came behind it.
+    stream.add(3, fetch_partition("nowhere", 0, 0)).await;
+    assert_eq!(stream.next().await.unwrap().subscription, 3);
     broker.produce("t", 0, &["v"]).await;
     assert!(stream.is_silent().await);
 }
@@ -170,7 +172,7 @@ async fn a_deleted_topic_is_told() {
 async fn min_bytes_are_waited_for_but_not_longer_than_max_wait() {
     let broker = TestBroker::start().await;
     broker.topic("t", 1).await;
-    let open = v1::FetchOpen { credit_bytes: PLENTY, min_bytes: 2_000, max_wait_ms: 400, ..Default::default() };
+    let open = v1::FetchOpen { credit_bytes: PLENTY, min_bytes: 2_000, max_wait_ms: 3_000, ..Default::default() };
     let mut stream = Stream::open(&broker, open).await;
     stream.add(1, fetch_partition("t", 0, 0)).await;
     assert_eq!(stream.next().await.unwrap().batches.len(), 0);

@@ -111,7 +111,8 @@ async fn whoever_does_not_speak_http2_is_closed() {
 
 #[tokio::test]
 async fn a_stop_tells_the_streams_answers_what_is_in_flight_and_ends() {
-    let mut broker = TestBroker::with(Options { drain_timeout: Duration::from_secs(2), ..Options::default() }).await;
+    // After half of it streams are ended, the time for the last word included.
+    let mut broker = TestBroker::with(Options { drain_timeout: Duration::from_secs(8), ..Options::default() }).await;
     broker.topic("t", 1).await;
     let mut producing = produce_stream::Stream::open(&broker).await;
     let mut fetching = fetch_stream::Stream::with_credit(&broker, 1 << 20).await;

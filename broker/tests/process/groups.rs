@@ -22,7 +22,7 @@ use crate::program::Broker;
 const MANIFEST: &str = "apiVersion: taffrail.dev/v1alpha1\nkind: Topic\nmetadata:\n  name: t\nspec:\n  partitions: 4\n";
 const PARTITIONS: i32 = 4;
 /// Far beyond what anything takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The highest offset of each partition whose commit was acknowledged, and that was sent.
 #[derive(Default)]
@@ -122,7 +122,7 @@ async fn member(endpoint: &str, id: &str, journal: &Shared) {
     let Ok(mut client) = GroupsClient::connect(endpoint.to_owned()).await else { return };
     let subscription = Some(v1::Subscription { topics: vec!["t".to_owned()], pattern: String::new() });
     let (group, member_id) = ("g".to_owned(), id.to_owned());
-    let join = v1::SessionJoin { group, member_id, subscription, session_timeout_ms: 1_000, ..Default::default() };
+    let join = v1::SessionJoin { group, member_id, subscription, session_timeout_ms: 8_000, ..Default::default() };
     let open = v1::ConsumeOpen { join: Some(join), ..v1::ConsumeOpen::default() };
     let send = async |frame| frames.send(ConsumeRequest { frame: Some(frame) }).await.is_ok();
     send(Ask::Open(open)).await;

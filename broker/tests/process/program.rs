@@ -89,10 +89,24 @@ impl Broker {
         }
     }
 
-    /// All of the log so far.
+    /// Waits until a line of the log contains this.
+    pub(crate) fn wait_for_part(&mut self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen.iter().any(|line| line.contains(part)) {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{part:?} is not in\n{}", self.seen.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// The log so far, for people; all of it once the program has ended.
     pub(crate) fn log(&mut self) -> String {
-        // What was written before the last answer may be on its way still.
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
+        let has_ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+        let patience = if has_ended { PATIENCE } else { Duration::from_millis(50) };
+        while let Ok(line) = self.lines.recv_timeout(patience) {
             self.seen.push(line);
         }
         self.seen.join("\n")

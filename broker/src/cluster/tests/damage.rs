@@ -12,7 +12,7 @@ const DAMAGED: i64 = 2;
 
 /// A topic of one partition with a replica on each of three brokers, and that partition when all are in sync.
 async fn start() -> (Cluster, Vec<Running>, PartitionState) {
-    let cluster = Cluster::new(3).await;
+    let cluster = Cluster::new(3, PATIENT).await;
     let mut running = Vec::new();
     for id in 0..3 {
         running.push(cluster.start(id, 1, None, Disk::new()).await);

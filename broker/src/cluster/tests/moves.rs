@@ -1,6 +1,6 @@
 //! Replicas that move under load.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use taffrail_proto::record::{BatchBuilder, BatchHeader, Compression};
 
@@ -31,15 +31,36 @@ pub(super) fn partition(topics: &Topics, index: usize) -> Option<Partition> {
     topics.image().topic("t").ok()?.partitions.get(index).cloned()
 }
 
-/// Appends one record after another through this broker until `stop`.
-async fn append(topics: Arc<Topics>, index: usize, stop: Arc<AtomicBool>) -> Acknowledged {
+/// What writers are told, and tell.
+#[derive(Default)]
+struct Load {
+    stop: AtomicBool,
+    /// How many records of each partition were acknowledged.
+    acknowledged: [AtomicUsize; 3],
+}
+
+impl Load {
+    /// Waits until so many more records of each partition were acknowledged.
+    async fn more(&self, records: usize) {
+        let counts = || self.acknowledged.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let (before, end) = (counts(), Instant::now() + PATIENCE);
+        while std::iter::zip(before, counts()).any(|(before, now)| now < before + records) {
+            assert!(Instant::now() < end, "{before:?}, then {:?}", counts());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Appends one record after another through this broker until it is told to stop.
+async fn append(topics: Arc<Topics>, index: usize, load: Arc<Load>) -> Acknowledged {
     let (mut done, mut last, mut number) = (Acknowledged::default(), Instant::now(), 0);
-    while !stop.load(Ordering::Relaxed) {
+    while !load.stop.load(Ordering::Relaxed) {
         number += 1;
         let Some(partition) = partition(&topics, index) else { return done };
         match tokio::time::timeout(Duration::from_secs(5), partition.append(request(number))).await {
             Ok(Ok(appended)) => {
                 done.records.insert(appended.base_offset.unwrap(), number);
+                load.acknowledged[index].fetch_add(1, Ordering::Relaxed);
                 (done.pause, last) = (done.pause.max(last.elapsed()), Instant::now());
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -74,7 +95,7 @@ pub(super) async fn stored(partition: &Partition) -> BTreeMap<i64, i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i10_a_broker_is_emptied_under_load_and_nothing_is_lost() {
-    let cluster = Cluster::new(3).await;
+    let cluster = Cluster::new(3, PATIENT).await;
     let mut running = Vec::new();
     for id in 0..3 {
         running.push(cluster.start(id, 1, None, Disk::new()).await);
@@ -84,10 +105,10 @@ async fn i10_a_broker_is_emptied_under_load_and_nothing_is_lost() {
         let even = spread(&[(Some(0), 1), (Some(1), 1), (Some(2), 1)]);
         broker.wait("spread over all", |broker| broker.leaders() == Some(even.clone())).await;
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = |index| tokio::spawn(append(running[0].topics.clone(), index, stop.clone()));
+    let load = Arc::<Load>::default();
+    let writer = |index| tokio::spawn(append(running[0].topics.clone(), index, load.clone()));
     let writers: Vec<_> = (0..3).map(writer).collect();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.more(30).await;
 
     cluster.set("replicas", json!(2)).await;
     let end = Instant::now() + 2 * PATIENCE;
@@ -102,15 +123,22 @@ async fn i10_a_broker_is_emptied_under_load_and_nothing_is_lost() {
     }
     // Nobody needs it any more.
     running.pop().unwrap().leave().await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stop.store(true, Ordering::Relaxed);
-    let partitions = cluster.partitions().await;
-    assert!(partitions.iter().all(|partition| !partition.is_moving() && partition.isr.len() == 2), "{partitions:?}");
+    load.more(30).await;
+    load.stop.store(true, Ordering::Relaxed);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let partitions = cluster.partitions().await;
+        if partitions.iter().all(|partition| !partition.is_moving() && partition.isr.len() == 2) {
+            break;
+        }
+        assert!(Instant::now() < end, "{partitions:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     for (index, writer) in writers.into_iter().enumerate() {
         let done = writer.await.unwrap();
         let found = stored(&partition(&running[0].topics, index).unwrap()).await;
         let lost: Vec<_> = done.records.iter().filter(|(offset, number)| found.get(offset) != Some(number)).collect();
-        assert!(lost.is_empty() && done.records.len() > 50, "{lost:?} of {}", done.records.len());
+        assert!(lost.is_empty() && done.records.len() >= 60, "{lost:?} of {}", done.records.len());
         // A twentieth of this where the machine is not busy.
         assert!(done.pause < Duration::from_secs(5), "{:?}", done.pause);
     }

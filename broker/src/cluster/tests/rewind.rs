@@ -33,7 +33,7 @@ impl Cluster {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m5_partitions_that_went_back_are_frozen_until_what_was_seen_last_is_brought_back() {
-    let cluster = Cluster::new(1).await;
+    let cluster = Cluster::new(1, PATIENT).await;
     let zero = cluster.start(0, 1, None, Disk::new()).await;
     cluster.topic(2, 1).await;
     zero.wait("served", |zero| zero.leaders() == Some(spread(&[(Some(0), 2)]))).await;

@@ -18,8 +18,8 @@ impl Broker {
         let storage: Arc<dyn Storage> = loop {
             match Engine::open(dir, EngineOptions::default()) {
                 Ok(engine) => break engine,
-                Err(error) if tries == 500 => panic!("{error}"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(StorageError::InUse { .. }) if tries < 6_000 => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("{error}"),
             }
             tries += 1;
         };

@@ -61,7 +61,7 @@ impl Bench {
 
     /// Waits until an object is so.
     async fn until(&self, name: &str, is: impl Fn(&Topic) -> bool) -> Topic {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             let topic = self.object(name).await.map(|object| serde_json::from_value::<Topic>(object.document).unwrap());
             if let Some(topic) = topic.filter(|topic| is(topic)) {
                 return topic;
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     async fn until_gone(&self, name: &str) {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             if self.object(name).await.is_none() {
                 return;
             }

@@ -151,6 +151,22 @@ fn a_second_start_on_the_directory_is_refused() {
 }
 
 #[test]
+fn a_storage_whose_writing_failed_ends_when_it_is_let_go_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    append(&engine.create(partition(0)).unwrap(), 3);
+    engine.shared().fail("write", &"the disk is gone");
+    assert!(matches!(engine.close(), Err(StorageError::Failed(_))));
+    let (ended, ends) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(engine);
+        let _ = ended.send(());
+    });
+    assert!(ends.recv_timeout(Duration::from_mins(1)).is_ok(), "it waits for its writer for ever");
+    assert_eq!(read_all(&open(&dir).logs()[0]).len(), 1);
+}
+
+#[test]
 fn sealed_files_are_disjoint_and_nothing_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let mut most = 0;
@@ -210,7 +226,7 @@ mod contract {
     fn subject() -> Subject {
         let dir = tempfile::tempdir().unwrap();
         let options = EngineOptions { epoch_bytes: 16 << 10, recent_bytes: 4 << 10, ..small() };
-        Subject::new(move || Engine::open(dir.path(), options.clone()).unwrap())
+        Subject::new(move || Engine::open(dir.path(), options.clone()).map(|engine| engine as Arc<dyn Storage>))
     }
 
     contract_tests!(subject);

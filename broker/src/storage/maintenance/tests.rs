@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 
 use bytes::{Bytes, BytesMut};
 use futures::executor::block_on;
@@ -68,18 +68,19 @@ fn log(engine: &Engine, index: i32) -> Arc<dyn Log> {
     engine.create(partition(index)).unwrap()
 }
 
-/// Rounds until nothing is left to do: files must reach their level first.
+/// Rounds until nothing is left to do. Before each one files reach their level, without which a round passes them over.
 fn settle(engine: &Engine) -> Maintenance {
-    let (mut all, mut idle) = (Maintenance::default(), 0);
-    while idle < 3 {
+    let mut all = Maintenance::default();
+    loop {
+        engine.shared().wait_for_files();
         let done = engine.maintain(0).unwrap();
+        if done == Maintenance::default() {
+            return all;
+        }
         all.dropped += done.dropped;
         all.rewritten += done.rewritten;
         all.rewritten_bytes += done.rewritten_bytes;
-        idle = if done == Maintenance::default() { idle + 1 } else { 0 };
-        std::thread::sleep(Duration::from_millis(10));
     }
-    all
 }
 
 /// Bytes of the database's table files.
@@ -119,8 +120,10 @@ fn what_lives_among_the_dead_is_rewritten_and_reads_the_same() {
     block_on(log(&engine, 1).trim(90)).unwrap().unwrap();
     block_on(log(&engine, 2).truncate(30)).unwrap().unwrap();
     engine.shared().seal().unwrap();
+    // How many there are depends on how fast they could be flushed.
+    let before = engine.status().epochs;
     let done = settle(&engine);
-    assert!(done.rewritten > 10 && done.rewritten_bytes < 900_000, "{done:?}");
+    assert!(done.rewritten > before / 2 && done.rewritten_bytes < 900_000, "{done:?} of {before}");
     let live = 4100 * (10 + 30 + 100);
     for _ in 0..3 {
         assert!(table_bytes(&engine) < live * 2, "{} of {live}", table_bytes(&engine));
@@ -218,20 +221,31 @@ fn small_epochs_of_many_starts_become_one() {
     assert_eq!(read_all(&*log(&open(&dir), 0)), written);
 }
 
+/// Says that it is over, also where an assertion fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
 #[test]
 fn readers_and_truncations_go_on_while_epochs_move() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let mut written = fill(&engine, 4, 60);
-    let done = AtomicBool::new(false);
+    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let maintain = scope.spawn(|| {
             let mut rewritten = 0;
             while !done.load(Acquire) {
                 rewritten += engine.maintain(0).unwrap().rewritten;
+                rounds.fetch_add(1, Release);
             }
             rewritten
         });
+        let stop = Stop(&done);
         let (one, kept) = (log(&engine, 3), written[3].clone());
         scope.spawn(move || (0..40).for_each(|_| assert_eq!(read_all(&*one), kept)));
         for round in 0..20 {
@@ -243,9 +257,14 @@ fn readers_and_truncations_go_on_while_epochs_move() {
             block_on(two.truncate(end)).unwrap().unwrap();
             written[2].truncate(end as usize);
             written[2].extend((0..4).map(|_| append(&*two, 4000)));
-            std::thread::sleep(Duration::from_millis(5));
+            // What has died can be moved, and a whole round of maintenance sees it.
+            engine.shared().wait_for_files();
+            let seen = rounds.load(Acquire);
+            while rounds.load(Acquire) < seen + 2 && !maintain.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
-        done.store(true, Release);
+        drop(stop);
         assert!(maintain.join().unwrap() > 0);
     });
     assert_eq!(read_all(&*log(&engine, 2)), written[2]);

@@ -16,9 +16,17 @@ use crate::storage::keys::{DataKey, META_EPOCHS};
 use crate::storage::log::LogCell;
 use crate::storage::wal::sync_mark;
 
-/// Memtables that may wait for their flush when an epoch is sealed. RocksDB flushes all that wait into one file; with more,
-/// files hold two epochs.
+/// Memtables that may be on their way to the disk when an epoch is sealed. RocksDB flushes all that wait into one file; with
+/// more, files hold two epochs.
 const WAITING_MEMTABLES: u64 = 1;
+/// Files of the write-ahead log that rest in its ring beside those in use.
+///
+/// RocksDB (11, `FindObsoleteFiles`) offers a file to be written anew a moment before it closes it, and closing cuts it off
+/// where its old records ended. If it was taken meanwhile and has been written further than that, what lies behind is gone,
+/// and nobody notices but the start after a crash. A flush ends only after the files that it made obsolete are closed, and
+/// the file that has rested longest is taken first: with two, that one is closed as long as no flush is under way but that of
+/// the one memtable that may wait ([`Writer::flushes_are_far_enough`]).
+const RESTING_LOGS: u32 = 2;
 /// Numbers of epochs that are reserved at a time in the metadata.
 pub(crate) const RESERVED: u32 = 64;
 const POLL: Duration = Duration::from_micros(200);
@@ -58,14 +66,8 @@ impl Writer {
         if self.open.bytes < options.epoch_bytes {
             return self.seal_if_old();
         }
-        let most = options.epoch_bytes_max();
-        if self.waiting_memtables() > WAITING_MEMTABLES {
-            if self.open.bytes < most {
-                return;
-            }
-            if self.wait_for_flush().is_err() {
-                return;
-            }
+        if self.open.bytes < options.epoch_bytes_max() && !self.flushes_are_far_enough() {
+            return;
         }
         // A failure is remembered by `fail`.
         let _ = self.seal();
@@ -78,7 +80,8 @@ impl Writer {
         }
     }
 
-    /// Writes the footers of all that the epoch holds, starts its flush, and opens the next.
+    /// Writes the footers of all that the epoch holds, starts its flush, and opens the next. Waits until the flushes before
+    /// are far enough.
     pub(super) fn seal(&mut self) -> Result<(), StorageError> {
         if let Some(StorageError::Failed(reason)) = self.shared.refusal() {
             return Err(StorageError::Failed(reason));
@@ -86,6 +89,7 @@ impl Writer {
         if self.open.touched.is_empty() {
             return Ok(());
         }
+        self.wait_for_flushes()?;
         hit(CrashPoint::Footer);
         let next = self.next_number()?;
         let number = self.open.number;
@@ -107,9 +111,7 @@ impl Writer {
         let data = self.shared.data();
         data.write(batch).map_err(|cause| self.shared.fail("write footers", &cause))?;
         hit(CrashPoint::Seal);
-        let mut flush = FlushOptions::default();
-        flush.set_wait(false);
-        data.flush_opt(&flush).map_err(|cause| self.shared.fail("flush a storage epoch", &cause))?;
+        self.start_flush().map_err(|cause| self.shared.fail("flush a storage epoch", &cause))?;
         self.shared.epochs.lock().add(number, EpochInfo { bytes, replaces: vec![] });
         for (cell, piece) in &pieces {
             cell.sealed(piece);
@@ -149,12 +151,35 @@ impl Writer {
         Ok(next)
     }
 
-    fn waiting_memtables(&self) -> u64 {
-        self.property("rocksdb.num-immutable-mem-table")
+    /// Starts to flush the memtable; what is written from now on goes to the next one and to the next file of the
+    /// write-ahead log.
+    fn start_flush(&mut self) -> Result<(), rocksdb::Error> {
+        let data = self.shared.data();
+        let mut flush = FlushOptions::default();
+        flush.set_wait(false);
+        if self.resting_logs == RESTING_LOGS {
+            return data.flush_opt(&flush);
+        }
+        // While no file may be deleted none is taken from the ring either.
+        data.disable_file_deletions()?;
+        let started = data.flush_opt(&flush);
+        data.enable_file_deletions()?;
+        self.resting_logs += 1;
+        started
     }
 
-    fn wait_for_flush(&self) -> Result<(), StorageError> {
-        while self.waiting_memtables() > WAITING_MEMTABLES {
+    /// Whether the memtable may be flushed: see [`WAITING_MEMTABLES`] and [`RESTING_LOGS`].
+    fn flushes_are_far_enough(&self) -> bool {
+        // In this order: what waits becomes less meanwhile, and once a thread has begun with it, it counts as a flush until
+        // that thread has closed what it must.
+        let waiting = self.property("rocksdb.num-immutable-mem-table");
+        waiting <= WAITING_MEMTABLES
+            && self.property("rocksdb.mem-table-flush-pending") == 0
+            && self.property("rocksdb.num-running-flushes") <= waiting
+    }
+
+    fn wait_for_flushes(&self) -> Result<(), StorageError> {
+        while !self.flushes_are_far_enough() {
             if self.property("rocksdb.background-errors") > 0 {
                 return Err(self.shared.fail("flush memtables", &"RocksDB reports errors; see its LOG file"));
             }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use taffrail_proto::record::BatchProducer;
 use taffrail_proto::v1::producer_client::ProducerClient;
 use taffrail_proto::v1::{self, Reason};
+use tokio::task::JoinHandle;
 
 use super::cluster::Cluster;
-use crate::harness::{batch, fetch_partition, log_error, produce_request, reason, record, soon};
+use crate::harness::{PATIENCE, batch, fetch_partition, log_error, produce_request, reason, record, soon};
 use crate::produce_stream::{Stream, partition_batch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +70,7 @@ async fn a_long_poll_is_answered_when_the_leader_has_more() {
         cluster.client(1).produce("t", 0, &["x"]).await;
         let answer = soon(waiting).await.unwrap().unwrap().into_inner();
         assert_eq!(answer.partitions[0].batches.len(), 1);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "it was not woken: {:?}", began.elapsed());
     }
 }
 
@@ -163,7 +164,7 @@ async fn a_leader_that_was_away_is_used_again() {
     let began = Instant::now();
     while let Err(status) = cluster.client(0).producer().produce(request()).await {
         assert_eq!(log_error(&status).reason(), Reason::Unavailable);
-        assert!(began.elapsed() < Duration::from_secs(10), "{status}");
+        assert!(began.elapsed() < PATIENCE, "{status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(cluster.client(0).values("t", 0).await.len() >= 2);
@@ -186,12 +187,17 @@ async fn a_leader_that_does_not_answer_does_not_hold_up_others_and_is_given_no_m
         let request = v1::ProduceRequest { partition: Some(0), ..produce_request("t", records) };
         stuck.push(tokio::spawn(async move { reason(producer.produce(request).await) }));
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // One that is refused says that the others are on their way.
+    let began = Instant::now();
+    while !stuck.iter().any(JoinHandle::is_finished) {
+        assert!(began.elapsed() < PATIENCE, "none is refused");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let began = Instant::now();
     let mut other = ProducerClient::new(cluster.client(0).connect().await);
     let request = v1::ProduceRequest { partition: Some(1), ..produce_request("t", vec![record(None, "goes on")]) };
     soon(other.produce(request)).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "calls to the silent one end after ten: {:?}", began.elapsed());
     let refused = stuck.iter().filter(|task| task.is_finished()).count();
     assert!((1..12).contains(&refused), "{refused} of 12 were refused at once: 8 MiB may be on their way");
     let mut reasons = Vec::new();

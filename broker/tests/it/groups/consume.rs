@@ -162,7 +162,7 @@ async fn a_member_whose_stream_broke_resumes_with_its_epoch() {
 async fn an_expelled_member_hears_that_it_has_lost_its_partitions_and_its_commits_are_refused() {
     let broker = TestBroker::start().await;
     broker.topic("t", 1).await;
-    let short = v1::SessionJoin { session_timeout_ms: 1_000, ..join("g", "a", &["t"]) };
+    let short = v1::SessionJoin { session_timeout_ms: 3_000, ..join("g", "a", &["t"]) };
     let mut a = Consumer::open(&broker, short).await;
     a.owns("t", 1).await;
     let mut b = Session::join(&broker, join("g", "b", &["t"])).await;
@@ -231,11 +231,11 @@ async fn a_client_that_takes_its_time_over_records_stays_a_member() {
     for _ in 0..40 {
         broker.produce("t", 0, &[&"x".repeat(500_000)]).await;
     }
-    let short = v1::SessionJoin { session_timeout_ms: 1_000, ..join("g", "a", &["t"]) };
+    let short = v1::SessionJoin { session_timeout_ms: 3_000, ..join("g", "a", &["t"]) };
     let mut member = Consumer::open(&broker, short).await;
     member.owns("t", 1).await;
-    // More than the stream holds is there, and nobody reads it.
-    for _ in 0..25 {
+    // More than the stream holds is there, and nobody reads it, for twice as long as it may be silent.
+    for _ in 0..60 {
         member.send(consume_request::Frame::Heartbeat(v1::ConsumeHeartbeat {})).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

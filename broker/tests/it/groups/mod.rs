@@ -24,7 +24,7 @@ pub(crate) fn join(group: &str, member: &str, topics: &[&str]) -> v1::SessionJoi
         group: group.to_owned(),
         member_id: member.to_owned(),
         subscription: Some(subscription),
-        session_timeout_ms: 10_000,
+        session_timeout_ms: 45_000,
         ..v1::SessionJoin::default()
     }
 }

@@ -80,7 +80,7 @@ async fn a_broken_stream_is_resumed_and_nothing_moves() {
 async fn a_member_that_is_silent_for_its_session_timeout_is_removed_and_fenced() {
     let broker = TestBroker::start().await;
     broker.topic("t", 2).await;
-    let short = v1::SessionJoin { session_timeout_ms: 1_000, ..join("g", "a", &["t"]) };
+    let short = v1::SessionJoin { session_timeout_ms: 3_000, ..join("g", "a", &["t"]) };
     let mut a = Session::join(&broker, short).await;
     a.owns(2).await;
     let mut b = Session::join(&broker, join("g", "b", &["t"])).await;

@@ -1,7 +1,7 @@
 //! The task, on a partition in memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -152,13 +152,12 @@ async fn when_an_append_fails_the_state_is_that_of_the_log_again() {
 #[tokio::test]
 async fn a_parked_request_is_answered_in_time_or_when_the_time_is_over() {
     let bench = Bench::loaded(Disk::new()).await;
-    let never = bench.coordinator.ask(Ask::Await("a", 9, Duration::from_millis(50)));
     let later = bench.coordinator.ask(Ask::Await("a", 3, PATIENCE));
-    let set = async {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        bench.coordinator.ask(Ask::Set(vec![("a", 3)])).await
-    };
-    assert_eq!(tokio::join!(never, later, set), (Ok(Some(3)), Ok(Some(3)), Ok(Some(3))));
+    assert_eq!(bench.get("a").await, None, "what was asked before is parked by now");
+    assert_eq!(bench.coordinator.ask(Ask::Set(vec![("a", 3)])).await, Ok(Some(3)));
+    assert_eq!(later.await, Ok(Some(3)));
+    let never = bench.coordinator.ask(Ask::Await("a", 9, Duration::from_millis(50)));
+    assert_eq!(never.await, Ok(Some(3)));
 }
 
 #[tokio::test]
@@ -225,15 +224,14 @@ async fn when_the_partition_is_closed_requests_are_refused() {
     bench.coordinator.stop().await;
 }
 
-/// A floor far below what is measured, so that it holds on a busy machine: it shows that commits are grouped.
 #[tokio::test]
 async fn many_who_ask_at_once_are_served_together() {
     let bench = Bench::loaded(Disk::new()).await;
-    let began = Instant::now();
     let asks = (0..4_000).map(|number| bench.coordinator.ask(Ask::Set(vec![("a", number % 10)])));
     let answers = futures::future::join_all(asks).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let written = bench.partition.log().unwrap().read(0, i64::MAX, usize::MAX).await.unwrap();
+    assert!(written.len() < 100, "{} appends", written.len());
 }
 
 #[tokio::test]

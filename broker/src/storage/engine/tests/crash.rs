@@ -6,8 +6,11 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::crash::{VARIABLE, arm_from_environment};
+use crate::storage::Extent;
+use crate::storage::keys::{DataKey, epoch_last, epoch_start};
 use crate::storage::memory::Disk;
 use crate::storage::producers::Producers;
+use crate::storage::rewrite::rewrite;
 
 const CHILD: &str = "TAFFRAIL_TEST_CRASH_DIR";
 const OPERATIONS: usize = 300;
@@ -100,4 +103,33 @@ fn d2_nothing_acknowledged_is_lost_at_any_crash_point_of_the_writer() {
             survives(point, times);
         }
     }
+}
+
+#[test]
+fn d2_what_a_cut_drop_has_left_is_not_taken_for_the_epoch_that_was_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let (log, shared) = (engine.create(partition(0)).unwrap(), engine.shared());
+    let dead = shared.open_epoch.load(Ordering::Relaxed);
+    append(&log, 3);
+    append(&log, 3);
+    shared.seal().unwrap();
+    shared.wait_for_files();
+    block_on(log.trim(6)).unwrap().unwrap();
+    shared.checkpoint(&[shared.cell(log.id()).unwrap()]).unwrap();
+    let after = shared.open_epoch.load(Ordering::Relaxed);
+    shared.seal().unwrap();
+    shared.wait_for_files();
+    // What came after it is rewritten and dropped, and of its own files only that with the seal went.
+    rewrite(shared, &[after]).unwrap();
+    shared.data().delete_file_in_range(epoch_start(after), epoch_last(after)).unwrap();
+    for key in [DataKey::Seal { epoch: dead }, DataKey::Footer { epoch: dead, log: log.id() }] {
+        shared.data().delete(key.encode()).unwrap();
+    }
+    drop((log, engine));
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    assert_eq!(log.extent(), Extent { start: 6, end: 6 });
+    let again = append(&log, 2);
+    assert_eq!(read_all(&log), [again]);
 }

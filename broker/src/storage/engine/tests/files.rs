@@ -1,6 +1,7 @@
 //! Files that an engine holds open, and those it keeps beside the databases.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 use super::*;
@@ -91,4 +92,29 @@ fn d5_the_copy_of_a_front_is_made_when_its_epoch_is_sealed() {
     }
     let original = crate::storage::front::Front::original(engine.shared().data(), epoch).unwrap();
     assert_eq!(engine.shared().copies.read(epoch), Some(original));
+}
+
+/// Which file of the write-ahead log is being written: its inode, which it keeps when it is named anew.
+fn newest_log(dir: &TempDir) -> u64 {
+    let files = fs::read_dir(Shared::data_dir(dir.path())).unwrap().map(|file| file.unwrap().path());
+    let newest = files.filter(|path| path.extension().is_some_and(|e| e == "log")).max();
+    fs::metadata(newest.unwrap()).unwrap().ino()
+}
+
+/// RocksDB may still have to close the file whose memtable it flushed last, and that cuts it off.
+#[test]
+fn d2_the_file_of_the_write_ahead_log_that_became_free_last_is_not_the_next_to_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    let mut written = vec![newest_log(&dir)];
+    for _ in 0..12 {
+        append(&log, 3);
+        engine.shared().seal().unwrap();
+        engine.shared().wait_for_files();
+        written.push(newest_log(&dir));
+    }
+    let differ = |three: &[u64]| three[0] != three[1] && three[1] != three[2] && three[0] != three[2];
+    assert!(written.windows(3).all(differ), "{written:?}");
+    assert_eq!(written[3..], written[..written.len() - 3], "they are written in turn");
 }
