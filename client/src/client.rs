@@ -32,6 +32,10 @@ pub(crate) struct Shared {
     turn: AtomicUsize,
 }
 
+/// Whose turn it was to be asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turn(usize);
+
 /// When a failed call is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
@@ -87,22 +91,30 @@ impl Client {
 
 impl Shared {
     /// A control connection to the broker whose turn it is.
-    pub(crate) fn control(&self) -> Result<Connection> {
-        self.connections.get(Purpose::Control, &self.control_endpoint())
+    pub(crate) fn control(&self) -> Result<(Turn, Connection)> {
+        let (turn, endpoint) = self.control_endpoint();
+        Ok((turn, self.connections.get(Purpose::Control, &endpoint)?))
     }
 
     /// A control connection with a place for one stream.
-    pub(crate) fn control_place(&self) -> Result<StreamPlace> {
-        self.connections.place(Purpose::Control, &self.control_endpoint())
+    pub(crate) fn control_place(&self) -> Result<(Turn, StreamPlace)> {
+        let (turn, endpoint) = self.control_endpoint();
+        Ok((turn, self.connections.place(Purpose::Control, &endpoint)?))
     }
 
-    /// The next control call goes to another broker: this one does not answer.
-    pub(crate) fn next_endpoint(&self) {
-        self.turn.fetch_add(1, Ordering::Relaxed);
+    /// The next control call goes to another broker than that whose turn this was: it does not answer. Of several callers that
+    /// found it so one moves on.
+    pub(crate) fn next_endpoint(&self, after: Turn) {
+        let next = after.0.wrapping_add(1);
+        let _ = self.turn.compare_exchange(after.0, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn control_endpoint(&self) -> String {
+    fn control_endpoint(&self) -> (Turn, String) {
         let turn = self.turn.load(Ordering::Relaxed);
+        (Turn(turn), self.endpoint_of(turn))
+    }
+
+    fn endpoint_of(&self, turn: usize) -> String {
         if let Some(endpoint) = self.endpoints.get(turn % (self.endpoints.len() + 1)) {
             return endpoint.clone();
         }
@@ -126,7 +138,7 @@ impl Shared {
     {
         let mut attempts = Attempts::new(self, retry);
         loop {
-            let endpoint = self.control_endpoint();
+            let (turn, endpoint) = self.control_endpoint();
             let connection = self.connections.get(Purpose::Control, &endpoint)?;
             let error = match attempts.one(call(connection, request.clone())).await {
                 Ok(answer) => return Ok(answer),
@@ -135,7 +147,7 @@ impl Shared {
                 Err(error) => error,
             };
             if error.kind() == ErrorKind::Unavailable {
-                self.next_endpoint();
+                self.next_endpoint(turn);
             }
             attempts.after(error).await?;
         }
@@ -221,7 +233,7 @@ impl<'a> Attempts<'a> {
 fn timed_out(shared: &Shared) -> Error {
     let message = format!(
         "{} did not answer within {:?}: check that it is reachable, or raise request_timeout",
-        shared.control_endpoint(),
+        shared.control_endpoint().1,
         shared.config.request_timeout
     );
     Error::transient(ErrorKind::Timeout, RequestOutcome::Unknown, message)

@@ -269,10 +269,10 @@ async fn watch_once(weak: &Weak<Shared>) -> Watched {
     let Some(shared) = weak.upgrade() else { return Watched::ClientGone };
     let asked = shared.metadata.interest.lock().clone();
     let grew = shared.metadata.interest_grew.clone();
-    let Ok(connection) = shared.control() else { return Watched::Broken { learnt: false } };
+    let Ok((turn, connection)) = shared.control() else { return Watched::Broken { learnt: false } };
     let mut client = MetadataClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
     let Ok(answers) = within(SILENCE, client.watch(question(&asked))).await else {
-        shared.next_endpoint();
+        shared.next_endpoint(turn);
         return Watched::Broken { learnt: false };
     };
     // While it waits it keeps no client alive; one that is gone is noticed within the interval.

@@ -18,7 +18,7 @@ use tonic::Streaming;
 
 use super::membership::{Ended, Membership, Step, View};
 use super::rebalance::{TopicPartition, to_wire};
-use crate::client::Shared;
+use crate::client::{Shared, Turn};
 use crate::consumer::ended;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
@@ -57,7 +57,7 @@ impl Session {
         let (view, seen) = watch::channel(membership.view());
         let (commands, received) = mpsc::unbounded_channel();
         let busy = Busy::default();
-        let task = Task { shared, membership, view, commands: received, busy: busy.clone() };
+        let task = Task { shared, membership, view, commands: received, busy: busy.clone(), turn: Turn::default() };
         tokio::spawn(task.run());
         Self { view: seen, commands, busy }
     }
@@ -69,6 +69,8 @@ struct Task {
     view: watch::Sender<View>,
     commands: mpsc::UnboundedReceiver<Command>,
     busy: Busy,
+    /// Whose turn the stream is.
+    turn: Turn,
 }
 
 /// The application wants to leave; `None`: it has dropped its consumer.
@@ -106,7 +108,7 @@ impl Task {
             self.show();
             // Another broker may know more.
             if failed.kind() == ErrorKind::Unavailable && failed.detail().is_none() {
-                self.shared.next_endpoint();
+                self.shared.next_endpoint(self.turn);
             }
             let wait = backoff.next_after(failed.retry_after(), rand::random());
             if next == Ended::Never || self.idle(Instant::now() + wait).await.is_err() {
@@ -149,7 +151,8 @@ impl Task {
     async fn converse(&mut self, backoff: &mut Backoff) -> Result<Conversation> {
         let (frames, queued) = mpsc::unbounded_channel();
         send(&frames, RequestFrame::Join(self.membership.joining(Instant::now())));
-        let place = self.shared.control_place()?;
+        let (turn, place) = self.shared.control_place()?;
+        self.turn = turn;
         let mut client = GroupsClient::new(place.connection.clone());
         let opening = timeout(OPEN_TIMEOUT, client.session(UnboundedReceiverStream::new(queued))).await;
         let mut answers = opening.map_err(|_| ended("the broker did not open the session in time"))??.into_inner();
