@@ -352,17 +352,7 @@ async fn r3_a_replica_serves_readers_as_long_as_the_slice_has_it_in_sync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_whose_disk_is_full_hands_over_what_it_leads() {
-<<<<<<< HEAD
     let (_cluster, zero, one) = spread_over_two(2, PATIENT).await;
-=======
-    let cluster = Cluster::new(2, PATIENT).await;
-    let zero = cluster.start(0, 1, None, Disk::new()).await;
-    let one = cluster.start(1, 1, None, Disk::new()).await;
-    cluster.topic(4, 2).await;
-    for broker in [&zero, &one] {
-        broker.wait("spread over both", |broker| broker.leaders() == Some(spread(&[(Some(0), 2), (Some(1), 2)]))).await;
-    }
->>>>>>> flakes
     one.disk.set_full(true);
     zero.wait("all with the one that has room", |zero| zero.leaders() == Some(spread(&[(Some(0), 4)]))).await;
     zero.leave().await;

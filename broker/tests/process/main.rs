@@ -109,8 +109,8 @@ fn a_wrong_manifest_keeps_it_from_starting_and_every_fault_has_its_line() {
 /// The manifest with other partitions, whole at any moment.
 fn replace(file: &Path, partitions: &str) {
     let next = file.with_extension("next");
-    fs::write(&next, TOPICS.replace("partitions: 3", partitions)).unwrap();
-    fs::rename(next, file).unwrap();
+    fs::write(&next, TOPICS.replace("partitions: 3", partitions)).expect("a file beside it");
+    fs::rename(next, file).expect("the same file system");
 }
 
 #[test]

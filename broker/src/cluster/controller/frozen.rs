@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use taffrail_crds::{PartitionSliceSpec, PartitionState};
+use taffrail_crds::PartitionState;
 use uuid::Uuid;
 
 use super::plan::{Changed, Slices};
@@ -84,6 +84,7 @@ fn frozen(state: &PartitionState, seen: Option<i32>) -> Option<PartitionState> {
 
 #[cfg(test)]
 mod tests {
+    use taffrail_crds::PartitionSliceSpec;
     use taffrail_crds::slice::Tombstone;
 
     use super::super::slices::tests::{spread, wanted};

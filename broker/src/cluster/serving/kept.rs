@@ -324,7 +324,7 @@ mod tests {
         for (what, shown, ahead) in [
             ("the same", new.clone(), vec![]),
             ("later", later, vec![]),
-            ("older", old.clone(), vec![(1, 4), (64, 1)]),
+            ("older", old, vec![(1, 4), (64, 1)]),
             ("one frozen already", frozen.clone(), vec![(64, 1)]),
             ("one is not there", shorter, vec![(65, 0)]),
             ("a slice is not there", new[..1].to_vec(), vec![(64, 1), (65, 0)]),
