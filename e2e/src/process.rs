@@ -2,16 +2,22 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a broker may take to become ready, or to stop.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Ports that are given out. The system takes none of them for a connection, or for a listener that names none (those
+/// begin at 32768): a broker that is started again finds its own.
+const PORTS: Range<u16> = 12_000..30_000;
 
 /// A program of this workspace, beside the running one (`target/release` or its `deps`).
 pub fn program(name: &str) -> Result<PathBuf> {
@@ -21,23 +27,25 @@ pub fn program(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is not built: run `make build`"))
 }
 
-/// An address on loopback that nobody listens on now.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-/// The ports of broker 0 of a cluster in one process that has so many: those between brokers, for clients, for metrics.
-fn free_ports(brokers: u16) -> Result<[SocketAddr; 3]> {
-    for _ in 0..100 {
-        let first = free_address()?;
-        let of = |offset: u16| Some(SocketAddr::new(first.ip(), first.port().checked_add(offset)?));
-        let all = (0..brokers).flat_map(|broker| (0..3).map(move |server| of(10 * broker + server)));
-        let taken: Option<Vec<_>> = all.map(|address| TcpListener::bind(address?).ok()).collect();
-        if let (Some(_), Some(clients), Some(admin)) = (taken, of(1), of(2)) {
-            return Ok([first, clients, admin]);
+/// The first of so many ports in a row that nobody listens on now. No other call of this process gets any of them.
+fn free_ports(count: u16) -> Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes begin at different places.
+    let begin = std::process::id().wrapping_mul(101);
+    for _ in 0..1000 {
+        let at = begin.wrapping_add(NEXT.fetch_add(count.into(), Ordering::Relaxed));
+        let first = PORTS.start + u16::try_from(at % u32::from(PORTS.end - PORTS.start))?;
+        let mut wanted = first..first + count;
+        if wanted.end <= PORTS.end && wanted.all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+            return Ok(first);
         }
     }
-    bail!("no free ports for {brokers} brokers")
+    bail!("no {count} free ports in {PORTS:?}")
+}
+
+/// An address on loopback that nobody listens on now, and that no other call of this process gives.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports(1)?)))
 }
 
 /// How to start a broker.
@@ -78,7 +86,9 @@ impl BrokerOptions {
 
     /// A cluster of so many brokers in one process, with its data in `dir/data`. Listeners and metrics are those of broker 0.
     pub fn dev(dir: &Path, brokers: u16) -> Result<Self> {
-        let [internal, listen, admin] = free_ports(brokers)?;
+        // Those of broker 0: between brokers, for clients, for metrics. The others' are higher by ten each.
+        let first = free_ports(10 * brokers)?;
+        let [internal, listen, admin] = [0, 1, 2].map(|server| SocketAddr::from((Ipv4Addr::LOCALHOST, first + server)));
         let options = Self { mode: "dev".to_owned(), listen, admin, ..Self::new(dir)? };
         Ok(options.args(["--brokers", &brokers.to_string(), "--internal-listen", &internal.to_string()]))
     }

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -13,6 +14,9 @@ use taffrail_e2e::kubernetes::{ApiServer, programs};
 use tempfile::TempDir;
 
 const NAMESPACE: &str = "taffrail-system";
+
+/// How long an API server may take to act on what it was given.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Pods that are not as the Restricted level wants them are refused here, and Deployments of such are warned of.
 const NAMESPACE_YAML: &str = "\
@@ -90,7 +94,7 @@ fn server() -> Result<Arc<ApiServer>> {
         apply(&server, &[], yaml)?.ok()?;
     }
     let established = "--for=condition=Established";
-    server.kubectl(&["wait", established, "crd", "--all", "--timeout=30s"])?.ok()?;
+    server.kubectl(&["wait", established, "crd", "--all", "--timeout=90s"])?.ok()?;
     Ok(server)
 }
 
@@ -267,6 +271,16 @@ rules:
   - {apiGroups: ['', events.k8s.io], resources: [events], verbs: [create, patch]}
 ";
 
+/// The API server's authorization learns of roles and bindings a moment after they are stored.
+fn until_granted(what: &str, mut is_granted: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_granted()? {
+        ensure!(begin.elapsed() < PATIENCE, "not granted within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
 #[test]
 fn the_operator_may_do_its_work_and_no_more() -> Result<()> {
     const OPERATOR: &str = "system:serviceaccount:taffrail-system:taffrail-operator";
@@ -278,7 +292,7 @@ fn the_operator_may_do_its_work_and_no_more() -> Result<()> {
     let binding = rendered.split("\n---\n").find(|document| document.contains("kind: ClusterRoleBinding"));
     let objects = [&rules[..], &[binding.context("a ClusterRoleBinding")?]].concat().join("\n---\n");
     apply(&server, &[], &objects)?.ok()?;
-    apply(&server, &["--as", OPERATOR], BROKERS_ROLE)?.ok()?;
+    until_granted("what brokers may do", || Ok(apply(&server, &["--as", OPERATOR], BROKERS_ROLE)?.code == Some(0)))?;
     let cases = [
         ("patch", "topics.taffrail.dev", "status", true),
         ("update", "clusters.taffrail.dev", "finalizers", true),
@@ -294,8 +308,16 @@ fn the_operator_may_do_its_work_and_no_more() -> Result<()> {
     ];
     for (verb, kind, part, expected) in cases {
         let part = format!("--subresource={part}");
-        let told = server.kubectl(&["auth", "can-i", verb, kind, &part, "-n", "default", "--as", OPERATOR])?;
-        assert_eq!(told.out.trim() == "yes", expected, "{verb} {kind} {part}: {told:?}");
+        let may = || -> Result<bool> {
+            let told = server.kubectl(&["auth", "can-i", verb, kind, &part, "-n", "default", "--as", OPERATOR])?;
+            Ok(told.out.trim() == "yes")
+        };
+        let what = format!("{verb} {kind} {part}");
+        if expected {
+            until_granted(&what, may)?;
+        } else {
+            ensure!(!may()?, "{what}");
+        }
     }
     Ok(())
 }
@@ -336,8 +358,12 @@ fn people_may_see_everything_and_edit_what_is_theirs() -> Result<()> {
         ("edit", "delete", "partitionslices", false),
         ("edit", "update", "brokers", false),
     ];
-    for (user, verb, what, expected) in cases {
-        assert_eq!(may(user, verb, what)?, expected, "{user} {verb} {what}");
+    // Those that are granted come first, so that what is refused is not only unknown yet.
+    for (user, verb, what, _) in cases.iter().filter(|case| case.3) {
+        until_granted(&format!("{user} {verb} {what}"), || may(user, verb, what))?;
+    }
+    for (user, verb, what, _) in cases.iter().filter(|case| !case.3) {
+        ensure!(!may(user, verb, what)?, "{user} {verb} {what}");
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ const SEED: &str = "TAFFRAIL_TEST_SEED";
 const KILLS: u32 = 20;
 /// Storage epochs are small on a small volume, a 128th of it: each of the steps comes often.
 const VOLUME_MIB: u64 = 1024;
+/// How long it may take until a step is reached.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn seed() -> Result<u64> {
     let seed = std::env::var(SEED).ok().map(|seed| seed.parse()).transpose()?.unwrap_or_else(rand::random);
@@ -119,10 +121,10 @@ impl Ordeal {
         let armed = self.options.clone().env(VARIABLE, &format!("{}:{times}", point.name()));
         let begin = Instant::now();
         let mut broker = armed.spawn()?;
-        let load = Load::to(Self::LOAD).padding(8000).patience(Duration::from_secs(40)).pause(Duration::from_millis(1));
+        let load = Load::to(Self::LOAD).padding(8000).patience(PATIENCE).pause(Duration::from_millis(1));
         let writers = Writers::start(&self.client, &load, self.round << 32)?;
         while broker.ended()?.is_none() {
-            ensure!(begin.elapsed() < Duration::from_secs(40), "not reached within 40 s");
+            ensure!(begin.elapsed() < PATIENCE, "not reached within {PATIENCE:?}");
             // Each step may fail: the broker dies in the middle of one.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.stir()).await;
         }

@@ -60,7 +60,11 @@ async fn a_cluster_in_one_process_survives_one_of_its_brokers_and_the_death_of_a
     let cluster = start(&options).await?;
     let client = connect(&options)?;
     client.admin().create_topic(NewTopic::new("events").partitions(3), false).await?;
-    assert_eq!(replicas(&client, "events").await?, [(3, 3)].into());
+    // Whoever is asked may hear of it a moment later than who made it.
+    wait_for("all replicas are there", async || {
+        Ok(replicas(&client, "events").await.is_ok_and(|replicas| replicas == [(3, 3)].into()))
+    })
+    .await?;
     let writers = Writers::start(&client, &Load::to("events").pause(Duration::from_millis(1)), 0)?;
     writers.wait_for(500).await?;
 

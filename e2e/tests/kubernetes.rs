@@ -24,7 +24,7 @@ use taffrail_e2e::kubernetes::{ApiServer, has_ended};
 use taffrail_e2e::process::Process;
 use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// An API server that knows our kinds, and a namespace in it.
 async fn server(namespace: &str) -> Result<(Arc<ApiServer>, Client)> {

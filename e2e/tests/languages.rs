@@ -12,7 +12,7 @@ use serde_json::Value;
 use taffrail_e2e::cli::{self, cache, cli, project, set_up};
 use taffrail_e2e::process::{Broker, BrokerOptions, Process};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 const INPUT: &str = "anna:1\nben:2\nanna:3\ncarla:4\nanna:5\n";
 

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::http::{Method, Request};
 use tower::BoxError;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// An API server that knows our kinds.
 async fn server() -> Result<(Arc<ApiServer>, Client)> {
@@ -91,10 +91,11 @@ fn store(client: &Client, namespace: &str) -> Arc<dyn MetadataStore> {
     Arc::new(KubernetesStore::new(client.clone(), namespace, "main", MetadataMetrics::default()))
 }
 
+/// An API server on a busy machine answers within them.
 const TIMES: Times = Times {
-    lease: Duration::from_millis(1500),
-    renew_deadline: Duration::from_secs(1),
-    retry: Duration::from_millis(200),
+    lease: Duration::from_secs(5),
+    renew_deadline: Duration::from_millis(3500),
+    retry: Duration::from_millis(300),
 };
 
 /// A broker that would be controller.
@@ -122,10 +123,11 @@ async fn acts(candidate: &Election) -> Result<i32> {
     }
 }
 
-async fn follows(candidate: &Election) -> Result<()> {
+/// Waits until a candidate's term is over. It may have begun the next.
+async fn ends(candidate: &Election, term: i32) -> Result<()> {
     let mut leadership = candidate.leadership();
-    let follower = leadership.wait_for(|leadership| matches!(leadership, Leadership::Follower { .. }));
-    timeout(PATIENCE, follower).await.context("it stays controller")??;
+    let over = leadership.wait_for(|now| !matches!(now, Leadership::Acting { epoch, .. } if *epoch == term));
+    timeout(PATIENCE, over).await.context("it stays controller")??;
     Ok(())
 }
 
@@ -152,7 +154,7 @@ async fn m14_of_two_candidates_one_is_controller_and_each_term_has_a_higher_epoc
     // Edited, so that nobody who runs holds it: the holder notices, and somebody begins another term.
     let edit = Patch::Merge(json!({"spec": {"holderIdentity": "nobody"}}));
     leases.patch("main-controller", &PatchParams::default(), &edit).await?;
-    follows(&first).await?;
+    ends(&first, 1).await?;
     let either = async {
         tokio::select! { epoch = acts(&first) => epoch, epoch = acts(&second) => epoch }
     };
@@ -171,7 +173,7 @@ async fn m14_of_two_candidates_one_is_controller_and_each_term_has_a_higher_epoc
 
     // Told of a later controller, it stops at once and begins anew.
     other.deposed().send(3)?;
-    follows(&other).await?;
+    ends(&other, 3).await?;
     assert_eq!(acts(&other).await?, 4);
     other.stop().await;
     let state = store(&client, &namespace).get(Kind::ClusterState, "main").await?.context("it was made")?;
@@ -238,11 +240,11 @@ async fn m3_a_change_whose_answer_is_lost_is_told_as_unknown_and_one_without_tim
 
     for (name, silent) in [("reset", false), ("silent", true)] {
         let lossy = store(&lossy(&client, silent), &namespace);
-        let soon = || lossy.until(Instant::now() + Duration::from_secs(2));
+        let soon = || lossy.until(Instant::now() + Duration::from_secs(5));
         let begin = Instant::now();
         let unknown = soon().create(Kind::Topic, name, topic(name)).await.unwrap_err();
         assert!(matches!(unknown, MetadataError::Unknown(_)), "{unknown}");
-        assert!(begin.elapsed() < Duration::from_secs(4), "M16: it ends in its time, not after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(9), "M16: it ends in its time, not after {:?}", begin.elapsed());
         let mut made = lossy.get(Kind::Topic, name).await?.context("it was done")?;
         made.document["spec"]["partitions"] = 2.into();
         let unknown = soon().replace(&made).await.unwrap_err();

@@ -24,7 +24,13 @@ use taffrail_e2e::kubernetes::ApiServer;
 use taffrail_e2e::process::{Process, free_address, http_get, program};
 use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long the Lease holds: one that dies is replaced so soon.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Where many die in turn.
+const SHORT_LEASE: Duration = Duration::from_secs(3);
 
 /// An operator that runs.
 struct Operator {
@@ -34,10 +40,10 @@ struct Operator {
 
 impl Operator {
     /// Starts one that dies behind the step `crash`, and does not wait for anything.
-    fn spawn(server: &ApiServer, crash: Option<&str>) -> Result<Self> {
-        let admin = free_address()?;
+    fn spawn(server: &ApiServer, lease: Duration, crash: Option<&str>) -> Result<Self> {
+        let (admin, lease) = (free_address()?, format!("{}s", lease.as_secs()));
         let mut command = Command::new(program("taffrail-operator")?);
-        command.args(["run", "--namespace", "default", "--lease-duration", "3s", "--listen", &admin.to_string()]);
+        command.args(["run", "--namespace", "default", "--lease-duration", &lease, "--listen", &admin.to_string()]);
         command.args(["--broker-image", "registry.test/taffrail-broker"]);
         command.env("KUBECONFIG", server.kubeconfig()).envs(crash.map(|step| ("TAFFRAIL_CRASH_AT", step)));
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -45,8 +51,8 @@ impl Operator {
     }
 
     /// Starts one and waits until it acts.
-    fn start(server: &ApiServer) -> Result<Self> {
-        let operator = Self::spawn(server, None)?;
+    fn start(server: &ApiServer, lease: Duration) -> Result<Self> {
+        let operator = Self::spawn(server, lease, None)?;
         let begin = Instant::now();
         while operator.metric("taffrail_operator_acting").unwrap_or(0.0) < 1.0 {
             ensure!(begin.elapsed() < PATIENCE, "the operator does not act");
@@ -72,7 +78,7 @@ struct Ground {
 impl Ground {
     fn new(server: Arc<ApiServer>) -> Result<Self> {
         define_kinds(&server)?;
-        Ok(Self { operator: Operator::start(&server)?, server })
+        Ok(Self { operator: Operator::start(&server, LEASE)?, server })
     }
 
     fn shared() -> Result<Arc<Self>> {
@@ -90,7 +96,7 @@ impl Ground {
 fn define_kinds(server: &ApiServer) -> Result<()> {
     let folder = project().join("crds/yaml").to_string_lossy().into_owned();
     server.kubectl(&["apply", "--server-side", "-f", &folder])?.ok()?;
-    server.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?.ok()?;
+    server.kubectl(&["wait", "--for=condition=Established", "--timeout=90s", "crd", "--all"])?.ok()?;
     Ok(())
 }
 
@@ -301,6 +307,20 @@ fn has(conditions: &Value, type_: &str, status: &str, reason: &str) -> bool {
     conditions.as_array().is_some_and(|all| all.iter().any(is))
 }
 
+/// What is seen, once it has not changed for a while: what was under way is written.
+async fn at_rest<T: PartialEq + std::fmt::Debug>(look: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let (begin, mut before) = (Instant::now(), look().await?);
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        let now = look().await?;
+        if now == before {
+            return Ok(now);
+        }
+        ensure!(begin.elapsed() < PATIENCE, "it does not come to rest: {now:?} was {before:?}");
+        before = now;
+    }
+}
+
 fn id(topic: &Topic) -> String {
     topic.status.as_ref().and_then(|status| status.topic_id.clone()).unwrap_or_default()
 }
@@ -382,6 +402,12 @@ async fn fulfils_the_restricted_policy(space: &Space) -> Result<()> {
     space.api().create(&dry, &pod).await.context("the pods do not fulfil the Restricted policy")?;
     let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": null}}});
     namespaces.patch(&space.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    // The pods that the test plays are loose ones.
+    let begin = Instant::now();
+    while let Err(error) = space.api().create(&dry, &loose).await {
+        ensure!(begin.elapsed() < PATIENCE, "the policy is still enforced: {error}");
+        sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }
 
@@ -393,12 +419,12 @@ async fn what_is_unchanged_is_not_written_and_what_others_change_is_put_right() 
     space.wait_topic("events", "Accepted", "True", "Accepted").await?;
     space.run_pods("main").await?;
     space.wait_cluster("main", "Ready", "True", "AllBrokersServe").await?;
-    sleep(Duration::from_secs(1)).await;
 
-    let versions = |objects: BTreeMap<String, Value>| -> BTreeMap<String, Value> {
-        objects.into_iter().map(|(name, object)| (name, object["metadata"]["resourceVersion"].clone())).collect()
+    let versions = async || -> Result<BTreeMap<String, Value>> {
+        let version = |(name, object): (String, Value)| (name, object["metadata"]["resourceVersion"].clone());
+        Ok(space.objects().await?.into_iter().map(version).collect())
     };
-    let before = versions(space.objects().await?);
+    let before = at_rest(&versions).await?;
     let reconciles = ground.operator.metric("taffrail_operator_reconciles_total")?;
     // A pod's annotation makes the operator look at the Cluster.
     for round in 0..5 {
@@ -406,8 +432,12 @@ async fn what_is_unchanged_is_not_written_and_what_others_change_is_put_right() 
         space.api::<Pod>().patch("main-0", &PatchParams::default(), &Patch::Merge(patch)).await?;
         sleep(Duration::from_millis(400)).await;
     }
-    assert!(ground.operator.metric("taffrail_operator_reconciles_total")? > reconciles + 1.0, "it has looked");
-    assert_eq!(versions(space.objects().await?), before);
+    let begin = Instant::now();
+    while ground.operator.metric("taffrail_operator_reconciles_total")? <= reconciles + 1.0 {
+        ensure!(begin.elapsed() < PATIENCE, "it has not looked");
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(versions().await?, before);
 
     let patch = json!({"spec": {"publishNotReadyAddresses": false}});
     space.api::<Service>().patch("main-brokers", &PatchParams::default(), &Patch::Merge(patch)).await?;
@@ -714,9 +744,9 @@ async fn an_operator_that_dies_at_any_step_ends_up_with_the_same_objects() -> Re
         Ok(objects.into_iter().map(|(name, object)| (name, timeless(object))).collect())
     };
     let undisturbed = Space::new(&server, "undisturbed").await?;
-    let mut operator = Operator::start(&server)?;
+    let mut operator = Operator::start(&server, SHORT_LEASE)?;
     story(&undisturbed, || Ok(())).await?;
-    let expected = end(&undisturbed).await?;
+    let expected = at_rest(async || end(&undisturbed).await).await?;
     operator.process.end(Signal::TERM)?;
     let steps = [
         "fetch",
@@ -734,17 +764,21 @@ async fn an_operator_that_dies_at_any_step_ends_up_with_the_same_objects() -> Re
     ];
     for step in steps {
         let space = Space::new(&server, &format!("dies-{step}")).await?;
-        let mut operator = Operator::spawn(&server, Some(step))?;
+        let mut operator = Operator::spawn(&server, SHORT_LEASE, Some(step))?;
         let mut died = false;
         let tend = || {
             if !died && operator.process.0.try_wait()?.is_some() {
                 died = true;
-                operator = Operator::start(&server)?;
+                operator = Operator::start(&server, SHORT_LEASE)?;
             }
             Ok(())
         };
         story(&space, tend).await.with_context(|| format!("the operator died at {step}"))?;
         assert!(died, "it never came to {step}");
+        let begin = Instant::now();
+        while end(&space).await? != expected && begin.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(100)).await;
+        }
         assert_eq!(end(&space).await?, expected, "{step}");
         operator.process.end(Signal::TERM)?;
     }
@@ -752,9 +786,9 @@ async fn an_operator_that_dies_at_any_step_ends_up_with_the_same_objects() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_operator_takes_over_at_once_when_the_first_is_told_to_stop() -> Result<()> {
+async fn a_second_operator_takes_over_the_lease_that_the_first_gives_back_when_it_is_told_to_stop() -> Result<()> {
     let server = tokio::task::spawn_blocking(ApiServer::start).await??;
-    let mut waiting = Operator::spawn(&server, None)?;
+    let mut waiting = Operator::spawn(&server, LEASE, None)?;
     let begin = Instant::now();
     loop {
         match http_get(waiting.admin, "/readyz") {
@@ -773,14 +807,25 @@ async fn a_second_operator_takes_over_at_once_when_the_first_is_told_to_stop() -
         ensure!(begin.elapsed() < PATIENCE, "it does not act");
         sleep(Duration::from_millis(50)).await;
     }
-    let second = Operator::spawn(&server, None)?;
+    let second = Operator::spawn(&server, LEASE, None)?;
+    let begin = Instant::now();
+    while http_get(second.admin, "/readyz").ok().is_none_or(|(status, _)| status != 200) {
+        ensure!(begin.elapsed() < PATIENCE, "one that stands by is ready");
+        sleep(Duration::from_millis(50)).await;
+    }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(http_get(second.admin, "/readyz")?.0, 200, "one that stands by is ready");
     assert!(second.metric("taffrail_operator_acting")? < 1.0);
+    let holder = || {
+        let holder = "jsonpath={.spec.holderIdentity}";
+        server.kubectl(&["get", "lease", "taffrail-operator", "-n", "default", "-o", holder])?.ok()
+    };
+    let first = holder()?;
+    ensure!(!first.is_empty(), "nobody has the Lease");
     assert!(waiting.process.end(Signal::TERM)?.success());
+    assert_ne!(holder()?, first, "it has given the Lease back");
     let begin = Instant::now();
     while second.metric("taffrail_operator_acting")? < 1.0 {
-        ensure!(begin.elapsed() < Duration::from_secs(5), "nobody acts");
+        ensure!(begin.elapsed() < PATIENCE, "nobody acts");
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())

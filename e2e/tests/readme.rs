@@ -18,7 +18,7 @@ use taffrail_e2e::process::{Process, program};
 
 const README: &str = include_str!("../../README.md");
 /// Time for everything.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Parts the outputs of blocks.
 const END_OF_BLOCK: &str = "\u{1e}\n";
 

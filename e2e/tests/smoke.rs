@@ -58,7 +58,7 @@ fn sorted(lines: &str) -> Vec<String> {
 /// Waits for the Cluster and its topic.
 fn wait_ready(namespace: &Namespace<'_>) -> Result<()> {
     namespace.wait("clusters.taffrail.dev/main", "condition=Ready", BROKERS_PATIENCE)?;
-    namespace.wait("topics.taffrail.dev/people", "condition=Ready", PATIENCE)
+    namespace.wait_topic("people", 3)
 }
 
 #[test]

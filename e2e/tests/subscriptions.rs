@@ -12,7 +12,7 @@ use taffrail_e2e::cli::cli;
 use taffrail_e2e::process::{Broker, BrokerOptions, Process, taffrail};
 use tokio::sync::{mpsc, watch};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 struct World {
     broker: Broker,

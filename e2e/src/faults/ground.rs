@@ -83,8 +83,8 @@ impl<'a> Ground<'a> {
         let lab = namespace.lab();
         add_topic(&namespace, TOPIC, PARTITIONS, &setting.config)?;
         // Each broker by its own name: the Service would go by way of node 1, and to brokers that are about to break.
-        let host = |broker| format!("main-{broker}.main-brokers.{}.svc:9094", namespace.name());
-        let client = Client::connect((0..BROKERS).map(host).collect::<Vec<_>>().join(","))?;
+        let brokers: Vec<_> = (0..BROKERS).map(|broker| namespace.broker(broker)).collect();
+        let client = Client::connect(brokers.join(","))?;
         let load = Load::to(TOPIC).padding(100).patience(DELIVERY).pause(Duration::from_millis(5));
         let writers = Writers::start(&client, &load.apart(PARTITIONS as u64), 0)?;
         let reader = Reader::start(&client, TOPIC);
@@ -262,9 +262,8 @@ fn add_topic(namespace: &Namespace<'_>, name: &str, partitions: i32, config: &st
          spec: {{clusterRef: {{name: main}}, partitions: {partitions}, replicationFactor: 3, \
          config: {{minInSyncReplicas: 2{config}}}}}\n"
     ))?;
-    let object = format!("topics.taffrail.dev/{name}");
-    namespace.wait(&object, "condition=Ready", PATIENCE)?;
-    namespace.wait(&object, "condition=UnderReplicated=False", PATIENCE)
+    namespace.wait_topic(name, BROKERS)?;
+    namespace.wait(&format!("topics.taffrail.dev/{name}"), "condition=UnderReplicated=False", PATIENCE)
 }
 
 /// States in few words, such as `0: 2 leads [2, 0] in epoch 4`.

@@ -56,10 +56,10 @@ pub use pod::{Pod, kill};
 pub use sandbox::Sandbox;
 
 /// How long most things in a cluster may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How long the chart may take until everything it installs is ready.
-const INSTALL_PATIENCE: Duration = Duration::from_mins(2);
+const INSTALL_PATIENCE: Duration = Duration::from_mins(4);
 
 /// Names the configuration file of a cluster to test in, which has the images already.
 pub const KUBECONFIG: &str = "TAFFRAIL_E2E_KUBECONFIG";

@@ -18,7 +18,7 @@ use crate::cli::Ended;
 use crate::process::{Broker, BrokerOptions, Process, free_address, program};
 
 /// How long the cluster may take for a step.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How soon the brokers of a cluster notice that one is dead, and that the controller is.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +64,10 @@ impl Members {
         Self::begin(ApiServer::shared()?, brokers, failover)
     }
 
-    /// The same beside this API server.
+    /// The same beside this API server, with the broker's own times: where nobody dies, nobody who waits for a processor on a
+    /// busy machine is taken for dead.
     pub fn start_at(api: Arc<ApiServer>, brokers: usize) -> Result<Self> {
-        Self::begin(api, brokers, Failover::QUICK)
+        Self::begin(api, brokers, Failover::DEFAULT)
     }
 
     fn begin(api: Arc<ApiServer>, brokers: usize, failover: Failover) -> Result<Self> {
@@ -98,7 +99,7 @@ impl Members {
         let folder = crate::cli::project().join("crds/yaml");
         let folder = folder.to_string_lossy();
         self.api.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &folder])?.ok()?;
-        self.api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &folder])?.ok()?;
+        self.api.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &folder])?.ok()?;
         Ok(())
     }
 
@@ -339,11 +340,27 @@ impl Members {
 
     /// Waits for a condition of an object, such as `Ready` of `topic/flights`.
     pub fn wait_condition(&self, object: &str, condition: &str) -> Result<()> {
-        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=60s"])?;
+        let waited = self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=120s"])?;
         match waited.code {
             Some(0) => Ok(()),
             _ => bail!("{object} is not {condition}: {}\n{}", waited.err, self.dump()),
         }
+    }
+
+    /// Waits until a topic is ready and every broker that runs knows it. Who has not heard of it yet says that there is none.
+    pub fn wait_topic(&self, name: &str) -> Result<()> {
+        self.wait_condition(&format!("topic/{name}"), "Ready")?;
+        self.wait_known(name, &self.topic_id(name)?)
+    }
+
+    /// Waits until every broker that runs knows a topic under this id.
+    pub fn wait_known(&self, name: &str, id: &str) -> Result<()> {
+        let (endpoints, describe) = (self.endpoints(), format!("topic describe {name} -o json"));
+        self.wait(&format!("all brokers know {name} as {id}"), || {
+            let described = endpoints.iter().map(|endpoint| Ok(crate::cli::cli(endpoint, &describe, "")?.out));
+            let described: Vec<String> = described.collect::<Result<_>>()?;
+            Ok(described.iter().all(|text| text.contains(id)))
+        })
     }
 
     /// Waits until `holds` says so.

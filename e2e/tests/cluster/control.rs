@@ -9,13 +9,16 @@ use serde_json::Value;
 use taffrail_client::{Client, Position};
 use taffrail_e2e::group::{Entry, MemberOptions};
 use taffrail_e2e::kubernetes::ApiServer;
-use taffrail_e2e::kubernetes::members::Members;
+use taffrail_e2e::kubernetes::members::{Failover, Members};
 use taffrail_e2e::writers::{Load, Writers, check};
 
 const LEASE: &str = "main-controller";
 
-/// How long the API is away: several times as long as any Lease and any session of these tests.
-const AWAY: Duration = Duration::from_secs(15);
+/// How long the API is away: several times as long as any Lease and any session of the brokers.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// How long a record may take on a busy machine: less than a Lease and a session, which nothing may wait for.
+const SLOW: Duration = Duration::from_secs(5);
 
 fn patch_lease(members: &Members, spec: &Value) -> Result<()> {
     let patch = serde_json::json!({ "spec": spec }).to_string();
@@ -26,7 +29,7 @@ fn patch_lease(members: &Members, spec: &Value) -> Result<()> {
 fn a_lease_that_is_deleted_stolen_or_spoilt_costs_time_only() -> Result<()> {
     let members = Members::start(2)?;
     members.apply_topic("before", 4, "")?;
-    members.wait_condition("topic/before", "Ready")?;
+    members.wait_topic("before")?;
     let epoch = || -> Result<i64> {
         let state = members.json("get clusterstate main")?;
         state["spec"]["controllerEpoch"].as_i64().context("controllerEpoch")
@@ -67,12 +70,12 @@ fn a_lease_that_is_deleted_stolen_or_spoilt_costs_time_only() -> Result<()> {
 /// Writers keep a topic busy while the controller sleeps beyond its Lease.
 #[tokio::test(flavor = "multi_thread")]
 async fn m14_a_controller_that_sleeps_is_replaced_and_loses_nothing_when_it_wakes() -> Result<()> {
-    let members = tokio::task::spawn_blocking(|| Members::start(3)).await??;
+    let members = tokio::task::spawn_blocking(|| Members::start_with(3, Failover::DEFAULT)).await??;
     members.apply_topic("flights", 6, "")?;
     // Of one replica: where the sleeper follows, acks=all waits for it until it is fenced.
     members.apply_topic("beside", 6, ", replicationFactor: 1")?;
-    members.wait_condition("topic/flights", "Ready")?;
-    members.wait_condition("topic/beside", "Ready")?;
+    members.wait_topic("flights")?;
+    members.wait_topic("beside")?;
     let id = members.topic_id("beside")?;
     let sleeper = members.controller()?.context("somebody is controller")?;
     let other = (sleeper + 1) % 3;
@@ -96,9 +99,8 @@ async fn m14_a_controller_that_sleeps_is_replaced_and_loses_nothing_when_it_wake
         let brokers = members.json("get brokers")?;
         Ok(brokers["items"].as_array().is_some_and(|all| all.iter().all(|b| b["spec"]["fenced"] == false)))
     })?;
-    writers.wait_for(500).await?;
+    writers.wait_for(1_000).await?;
     let history = writers.stop().await?;
-    ensure!(history.acked() > 1_000, "{} records were acknowledged", history.acked());
     check(&client, "flights", &history).await?;
     Ok(())
 }
@@ -113,7 +115,7 @@ fn watch_failover(members: &Members, sleeper: usize, other: usize, partition: us
         slowest = slowest.max(begin.elapsed());
         Ok(members.controller()?.is_some_and(|controller| controller != sleeper))
     })?;
-    ensure!(slowest < Duration::from_secs(3), "a write to a partition of another broker took {slowest:?}");
+    ensure!(slowest < SLOW, "a write to a partition of another broker took {slowest:?}");
     members.wait("the sleeper is fenced", || {
         Ok(members.json(&format!("get broker main-{sleeper}"))?["spec"]["fenced"] == true)
     })?;
@@ -134,7 +136,7 @@ async fn m13_while_the_api_is_away_producers_and_consumers_see_nothing_of_it() -
     };
     let (api, members) = tokio::task::spawn_blocking(start).await??;
     members.apply_topic("flights", 4, "")?;
-    members.wait_condition("topic/flights", "Ready")?;
+    members.wait_topic("flights")?;
     let incarnations = || -> Result<Vec<Value>> {
         let brokers = members.json("get brokers")?;
         let of = |broker: &Value| serde_json::json!([broker["spec"]["incarnation"], broker["spec"]["fenced"]]);
@@ -142,13 +144,13 @@ async fn m13_while_the_api_is_away_producers_and_consumers_see_nothing_of_it() -
     };
     let (before, slices) = (incarnations()?, members.slices(&members.topic_id("flights")?)?);
     let client = Client::connect(&*members.bootstrap())?;
-    // Whoever must be patient has failed: a record may take a second or two on a busy machine.
-    let load = Load::to("flights").padding(100).pause(Duration::from_millis(5)).patience(Duration::from_secs(5));
+    // Whoever must be patient has failed.
+    let load = Load::to("flights").padding(100).pause(Duration::from_millis(5)).patience(2 * SLOW);
     let writers = Writers::start(&client, &load, 0)?;
     writers.wait_for(100).await?;
     let dir = tempfile::tempdir()?;
     let member = MemberOptions::new(&members.bootstrap(), "g", "flights").start(dir.path(), "m")?;
-    let diary = member.wait(Duration::from_secs(30), |diary| diary.owned().len() == 4 && diary.records().count() > 50);
+    let diary = member.wait(Duration::from_secs(90), |diary| diary.owned().len() == 4 && diary.records().count() > 50);
     let moves = diary.with_context(|| members.dump())?.moves();
     let mut consumer = client.consumer().topic("flights").from(Position::Earliest).build().await?;
     let reader = tokio::spawn(async move {
@@ -187,10 +189,10 @@ async fn m13_while_the_api_is_away_producers_and_consumers_see_nothing_of_it() -
     ensure!(diary.moves() == moves && !fenced, "the group has moved partitions: {} moves", diary.moves() - moves);
     let processed = diary.records().count() as u64;
     ensure!(processed > acked + written / 2, "the group processed only {processed}");
-    ensure!(slowest < Duration::from_secs(4), "writers stood still for {slowest:?}");
+    ensure!(slowest < SLOW, "writers stood still for {slowest:?}");
 
     // Nobody has been given up, no leader has changed, and topics can be made again.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
     ensure!(incarnations()? == before, "{:?} were {before:?}", incarnations()?);
     let same = |slices: &[Value]| slices.iter().map(|slice| slice["spec"].clone()).collect::<Vec<_>>();
     ensure!(same(&members.slices(&members.topic_id("flights")?)?) == same(&slices), "slices have changed");

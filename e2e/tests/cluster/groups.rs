@@ -11,7 +11,7 @@ use taffrail_e2e::kubernetes::members::Members;
 
 use crate::numbers;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(super) fn group(members: &Members, broker: usize) -> Result<Value> {
     Ok(serde_json::from_str(&members.cli(broker, "group describe g -o json", "")?.ok()?)?)
@@ -35,7 +35,7 @@ pub(super) fn ends(members: &Members, broker: usize) -> Result<BTreeMap<i32, i64
 fn a_group_goes_on_where_it_was_when_its_coordinator_is_killed() -> Result<()> {
     let mut members = Members::start(3)?;
     members.apply_topic("orders", 6, "")?;
-    members.wait_condition("topic/orders", "Ready")?;
+    members.wait_topic("orders")?;
     let dir = tempfile::tempdir()?;
     let endpoints = members.endpoints();
     // Each begins with another broker and knows the others too.

@@ -8,18 +8,14 @@ use crate::numbers;
 /// Waits until the object is ready and both brokers serve the topic under this id.
 fn wait_served(members: &Members, object: &str, name: &str, id: &str) -> Result<()> {
     members.wait_condition(&format!("topic/{object}"), "Ready")?;
-    members.wait(&format!("both serve {name} as {id}"), || {
-        let describe = |broker| Ok(members.cli(broker, &format!("topic describe {name} -o json"), "")?.out);
-        let described: Vec<String> = (0..2).map(describe).collect::<Result<_>>()?;
-        Ok(described.iter().all(|text| text.contains(id)))
-    })
+    members.wait_known(name, id)
 }
 
 #[test]
 fn a_topic_made_again_is_empty_until_one_adopts_the_data() -> Result<()> {
     let members = Members::start(2)?;
     members.apply_topic("orders", 4, "")?;
-    members.wait_condition("topic/orders", "Ready")?;
+    members.wait_topic("orders")?;
     let first = members.topic_id("orders")?;
     members.cli(0, "produce orders", &numbers(0..500).join("\n"))?.ok()?;
 
@@ -62,15 +58,15 @@ fn a_topic_made_again_is_empty_until_one_adopts_the_data() -> Result<()> {
 #[test]
 fn a_topic_that_takes_its_data_along_is_purged_and_cannot_be_adopted() -> Result<()> {
     let members = Members::start(2)?;
-    members.apply_topic("brief", 4, ", deletionPolicy: Delete, config: {trashRetention: 6s}")?;
-    members.wait_condition("topic/brief", "Ready")?;
+    members.apply_topic("brief", 4, ", deletionPolicy: Delete, config: {trashRetention: 10m}")?;
+    members.wait_topic("brief")?;
     members.cli(0, "produce brief", &numbers(0..200).join("\n"))?.ok()?;
     let id = members.topic_id("brief")?;
     let finalizers = members.json("get topic brief")?["metadata"]["finalizers"].clone();
     ensure!(finalizers == serde_json::json!(["taffrail.dev/data"]), "finalizers: {finalizers}");
 
     // The object goes while the data is still in the trash.
-    let deleted = members.kubectl(&["delete", "topic", "brief", "--timeout=20s"])?;
+    let deleted = members.kubectl(&["delete", "topic", "brief", "--timeout=120s"])?;
     ensure!(deleted.code == Some(0), "the finalizer stays: {}\n{}", deleted.err, members.dump());
     let slices = members.slices(&id)?;
     ensure!(!slices.is_empty() && slices.iter().all(|slice| slice["spec"]["tombstone"].is_object()), "{slices:?}");
@@ -85,7 +81,7 @@ fn a_topic_that_takes_its_data_along_is_purged_and_cannot_be_adopted() -> Result
     ensure!(members.consume(1, "brief")? == numbers(0..200), "what was in the trash is whole");
     let slices = members.slices(&id)?;
     ensure!(slices.iter().all(|slice| slice["spec"]["tombstone"].is_null()), "out of the trash: {slices:?}");
-    members.kubectl(&["delete", "topic", "brief", "--timeout=20s"])?.ok()?;
+    members.kubectl(&["delete", "topic", "brief", "--timeout=120s"])?.ok()?;
     members.wait("the slices go", || Ok(members.slices(&id)?.is_empty()))?;
     members.wait("the cluster forgets it", || {
         Ok(members.json("get clusterstate main")?["spec"]["topics"].get(&id).is_none())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use taffrail_e2e::cli::cli;
 use taffrail_e2e::faults::ground::IMAGES;
-use taffrail_e2e::kubernetes::lab::{self, PATIENCE};
+use taffrail_e2e::kubernetes::lab;
 
 use crate::operate::{cluster, endpoint, topic, wait_ready};
 
@@ -22,7 +22,7 @@ fn a_namespace_that_holds_everything_is_deleted_within_a_minute() -> Result<()> 
         namespace.apply(&topic("brief", "", ", deletionPolicy: Delete"))?;
         wait_ready(&namespace)?;
         for topic in ["kept", "brief"] {
-            namespace.wait(&format!("topics.taffrail.dev/{topic}"), "condition=Ready", PATIENCE)?;
+            namespace.wait_topic(topic, 3)?;
             cli(&endpoint(&namespace), &format!("produce {topic}"), "a\nb\nc\n")?.ok()?;
         }
         let begin = Instant::now();

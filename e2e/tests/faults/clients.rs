@@ -70,8 +70,7 @@ fn write(input: &mut ChildStdin, mut lines: std::ops::Range<usize>) -> Result<()
 
 /// All brokers, for programs.
 fn endpoints(ground: &Ground<'_>) -> String {
-    let host = |broker| format!("http://main-{broker}.main-brokers.{}.svc:9094", ground.namespace().name());
-    (0..BROKERS).map(host).collect::<Vec<_>>().join(",")
+    (0..BROKERS).map(|broker| ground.namespace().broker(broker)).collect::<Vec<_>>().join(",")
 }
 
 const CONSUMER: Fault = Fault {
@@ -90,8 +89,11 @@ fn f26_c5_a_member_sleeps_and_wakes() -> Result<()> {
         Trial::run(&CONSUMER, async |trial| {
             let ground = Ground::start(lab, "member", &Setting::default()).await?;
             let (endpoints, dir) = (endpoints(&ground), tempfile::tempdir()?);
-            let options =
-                MemberOptions { pace: Duration::from_micros(200), ..MemberOptions::new(&endpoints, "g", TOPIC) };
+            let options = MemberOptions {
+                pace: Duration::from_micros(200),
+                session_timeout: Duration::from_secs(2),
+                ..MemberOptions::new(&endpoints, "g", TOPIC)
+            };
             let members: Vec<Member> =
                 ["a", "b"].iter().map(|name| options.start(dir.path(), name)).collect::<Result<_>>()?;
             for member in &members {

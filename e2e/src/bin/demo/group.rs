@@ -22,7 +22,8 @@ const QUIET: Duration = Duration::from_millis(200);
 pub(crate) fn share(endpoint: &str, dir: &Path, at_most_once: bool, ends: &BTreeMap<i32, i64>) -> Result<()> {
     let mode = if at_most_once { "at-most-once" } else { "at-least-once" };
     let group = &format!("flights-{mode}");
-    let options = MemberOptions { at_most_once, ..MemberOptions::new(endpoint, group, TOPIC) };
+    let session_timeout = Duration::from_secs(2);
+    let options = MemberOptions { at_most_once, session_timeout, ..MemberOptions::new(endpoint, group, TOPIC) };
     let mut members =
         ["anna", "ben", "carla"].map(|name| options.start(dir, name)).into_iter().collect::<Result<Vec<_>>>()?;
     let begin = Instant::now();

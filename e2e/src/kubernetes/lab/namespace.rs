@@ -1,12 +1,12 @@
 //! A namespace of a test's own, and what is told of it when the test fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Lab, Pod, operator};
-use crate::cli::Ended;
+use super::{Lab, PATIENCE, Pod, operator};
+use crate::cli::{Ended, cli};
 
 /// A namespace, deleted when its test ends.
 #[derive(Clone, Debug)]
@@ -54,6 +54,27 @@ impl<'a> Namespace<'a> {
             self.kubectl(&["wait", object, "--for=create", &timeout])?.ok()?;
         }
         self.kubectl(&["wait", object, &condition, &timeout])?.ok().map(drop)
+    }
+
+    /// Where clients connect to a broker of the Cluster `main`.
+    pub fn broker(&self, number: i32) -> String {
+        format!("http://main-{number}.main-brokers.{}.svc:9094", self.name)
+    }
+
+    /// Waits until a Topic of the Cluster `main` is ready and so many brokers know it. Who has not heard of it yet says that
+    /// there is none.
+    pub fn wait_topic(&self, topic: &str, brokers: i32) -> Result<()> {
+        self.wait(&format!("topics.taffrail.dev/{topic}"), "condition=Ready", PATIENCE)?;
+        let begin = Instant::now();
+        for broker in 0..brokers {
+            while let Err(error) = cli(&self.broker(broker), &format!("topic describe {topic}"), "")?.ok() {
+                if begin.elapsed() > PATIENCE {
+                    return Err(error).with_context(|| format!("broker {broker} does not know {topic}"));
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Ok(())
     }
 
     /// What is at a path of an object, as JSONPath without its braces: `.status.phase`; nothing where there is nothing.

@@ -17,7 +17,7 @@ use crate::cli::{self, cache, project};
 use crate::kubernetes::programs;
 
 /// How long a cluster may take to be ready: seven seconds where nobody else works.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A cluster that this process has started.
 #[derive(Debug)]
