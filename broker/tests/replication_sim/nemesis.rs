@@ -12,8 +12,8 @@ use super::world::{Event, Micros, World};
 
 /// In which everything must come to its end once a sufficient set of brokers is healed.
 const PATIENCE: Micros = 90_000_000;
-/// The same, where replicas may be on their way to a broker that stays broken: for so long that is waited for.
-const PATIENCE_WITH_MOVES: Micros = PATIENCE + LOST.as_micros() as Micros;
+/// In which all replicas must have the same once nothing more is produced.
+const PATIENCE_WITH_LOGS: Micros = 30_000_000;
 
 impl World {
     pub(crate) fn fault(&mut self) {
@@ -159,11 +159,17 @@ impl World {
             self.break_for_good(broker);
         }
         let done: Vec<u64> = self.producers.iter().map(|producer| producer.done).collect();
-        let until = self.now + if self.options.moves { PATIENCE_WITH_MOVES } else { PATIENCE };
+        let until = self.now + PATIENCE + self.patience_with_moves();
         while self.now < until && !(self.is_well(broken) && self.have_gone_on(&done)) {
             self.run(self.now + 1_000_000);
         }
         self.check_end(broken, &done);
+    }
+
+    /// Replicas may be on their way to a broker that stays broken, for so long that is waited for; or may begin to move there as
+    /// long as nobody has noticed.
+    fn patience_with_moves(&self) -> Micros {
+        if self.options.moves { LOST.as_micros() as Micros } else { 0 }
     }
 
     /// A broker without which all partitions can have a leader and enough in sync.
@@ -179,8 +185,13 @@ impl World {
 
     fn does_without(&self, broker: i32, partition: usize) -> bool {
         let state = self.store.partition(partition);
+        // Where it goes and need not, it may stay after all, as nobody wants the move any more; then its heir leaves.
+        let mut moves = state.removing.iter().zip(&state.adding);
+        let may_stay = broker < self.store.cluster().replicas;
+        let heir = moves.find(|(from, _)| may_stay && **from == broker).map(|(_, to)| *to);
         // Those that go cannot before enough of the others are in sync.
-        let others = state.replicas.iter().filter(|it| **it != broker && !state.removing.contains(it)).count();
+        let stays = |it: &&i32| **it != broker && Some(**it) != heir && !state.removing.contains(it);
+        let others = state.replicas.iter().filter(stays).count();
         // One that is about to stop gives away what it has, maybe to this one, or to others that are not yet known to have lost
         // theirs.
         let keeps = |it: &Replica| {
@@ -241,7 +252,7 @@ impl World {
         }
         assert!(self.have_gone_on(done), "liveness: a producer does not go on, {broken:?} is broken");
         // Nothing more is produced; what is there gets to all.
-        let until = self.now + 30_000_000;
+        let until = self.now + PATIENCE_WITH_LOGS + self.patience_with_moves();
         // Who is not in sync may have as much by chance, and other records.
         let quiet = |world: &Self| {
             let same = (0..options.partitions as usize).all(|partition| {

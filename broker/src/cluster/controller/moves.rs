@@ -142,10 +142,9 @@ impl Mover<'_, '_> {
 
     /// Replicas of brokers that are about to go begin to move.
     fn drain(&mut self, partition: &PartitionState, of_topic: &mut Load) -> Option<PartitionState> {
-        // Without a leader there is nobody to copy from.
-        if partition.leader.is_none() || partition.recovering {
-            return None;
-        }
+        // Without a leader there is nobody to copy from. One that was elected without proof may be alone with its log until
+        // another has it: where the other replicas do not come back, only a new one can.
+        partition.leader?;
         let mut next = partition.clone();
         for (place, broker) in partition.wanted().enumerate() {
             if !self.room.goes(broker) {

@@ -98,9 +98,9 @@ pub fn log_end(state: &PartitionState, log: Option<(Extent, &LeaderEpochs)>) -> 
 }
 
 /// Whether one that leads, and was elected without proof, says that it has found its log: once so many are in sync that it is
-/// not alone with it.
+/// not alone with it. The only one that there shall be need not wait for the one to which it moves.
 pub fn has_recovered(state: &PartitionState) -> bool {
-    let enough = state.min_in_sync_replicas.max(2).min(state.replicas.len() as i32);
+    let enough = state.min_in_sync_replicas.max(2).min(state.wanted().count() as i32);
     state.recovering && state.isr.len() as i32 >= enough
 }
 
@@ -181,6 +181,8 @@ mod tests {
         {
             assert_eq!(has_recovered(&of(replicas, in_sync, min_in_sync)), found, "{in_sync} of {replicas}");
         }
+        let moving = |replicas| PartitionState { adding: vec![1], removing: vec![0], ..of(replicas, 1, 1) };
+        assert_eq!([2, 3].map(|replicas| has_recovered(&moving(replicas))), [true, false]);
         assert!(!has_recovered(&PartitionState { recovering: false, ..of(1, 1, 1) }));
     }
 

@@ -9,6 +9,7 @@ use super::super::replicas::adapt;
 use super::super::slices::Wanted;
 use super::super::slices::tests::{spread, wanted};
 use super::*;
+use crate::cluster::serving::has_recovered;
 
 const TOPIC: Uuid = Uuid::from_u128(9);
 
@@ -241,6 +242,24 @@ fn i10_nothing_completes_while_too_few_would_be_in_sync_or_nobody_leads_for_sure
     world.staying = 3;
     world.round(false);
     assert!(!world.one().is_moving(), "there is nobody to copy from");
+}
+
+#[test]
+fn l9_a_leader_without_proof_whose_other_replica_does_not_come_back_gets_a_new_one() {
+    let mut world = World::of(4, &[&[0, 3]]);
+    world.member(3).fenced = true;
+    world.one().isr.truncate(1);
+    world.one().recovering = true;
+    world.staying = 3;
+    assert!(!has_recovered(world.one()) && world.round(false));
+    let begun = world.one().clone();
+    assert_eq!((begun.replicas, begun.adding), (vec![0, 1, 3], vec![1]));
+    world.catch_up();
+    assert!(has_recovered(world.one()) && !world.round(false), "nobody leaves before the leader has said so");
+    let epoch = world.one().leader_epoch;
+    world.member(0).recovered.insert((TOPIC, 0), epoch);
+    assert!(world.round(false));
+    assert_eq!((world.one().replicas.clone(), world.one().recovering), (vec![0, 1], false));
 }
 
 #[test]
