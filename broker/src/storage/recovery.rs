@@ -171,12 +171,7 @@ impl Recovery<'_> {
         let exists = |log: &LogId| self.known.binary_search_by_key(log, |(id, _)| *id).is_ok();
         for log in unsealed.logs().into_iter().filter(exists) {
             let state = fold.state_mut(log);
-            #[cfg(test)]
-            let all =
-                format!("STATE {state:?}\nUNSEALED {unsealed:?}\nEPOCHS {:?}\nNEWEST {}", self.epochs, self.newest);
             if !unsealed.replay(log, state) {
-                #[cfg(test)]
-                eprintln!("DEBUG epoch {epoch} log {log:?}\n{all}");
                 let what = format!("batches of log {} do not follow each other", log.0);
                 return Err(self.damaged(&format!("storage epoch {epoch}"), &what));
             }

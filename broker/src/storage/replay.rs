@@ -70,22 +70,28 @@ impl Unsealed {
     }
 
     /// Brings a log from its state before the epoch to its last one. False if a batch does not follow the one before.
+    ///
+    /// Before a checkpoint there may be a gap: the checkpoint was written so that earlier epochs, of which nothing lived any
+    /// more, could be dropped, and it tells the whole state.
     pub(crate) fn replay(&mut self, log: LogId, state: &mut LogState) -> bool {
         let events = self.events.remove(&log).unwrap_or_default();
         let mut batches = self.batches.remove(&log).unwrap_or_default().into_iter().peekable();
         let newest = self.clock.unwrap_or(i64::MIN);
+        let is_checkpoint = |event: &Event| matches!(event, Event::Record(Ledger::Checkpoint { .. }));
+        let told = events.iter().rposition(is_checkpoint).map_or(0, |last| last + 1);
         let mut follows = true;
-        let mut append = |state: &mut LogState, (header, bytes): (BatchHeader, u32), append_time| {
-            follows &= header.base_offset == state.end();
+        let mut append = |state: &mut LogState, (header, bytes): (BatchHeader, u32), append_time, may_skip: bool| {
+            let (base, end) = (header.base_offset, state.end());
+            follows &= base == end || (may_skip && base > end);
             state.append(&header, bytes, append_time);
         };
-        for (event, bound) in events.iter().zip(bounds(&events, newest)) {
+        for (at, (event, bound)) in events.iter().zip(bounds(&events, newest)).enumerate() {
             while let Some(batch) = batches.next_if(|(header, _)| header.base_offset < bound.end) {
-                append(state, batch, bound.append_time);
+                append(state, batch, bound.append_time, at < told);
             }
             apply(state, event);
         }
-        batches.for_each(|batch| append(state, batch, newest));
+        batches.for_each(|batch| append(state, batch, newest, false));
         follows
     }
 }

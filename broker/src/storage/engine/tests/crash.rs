@@ -133,3 +133,21 @@ fn d2_what_a_cut_drop_has_left_is_not_taken_for_the_epoch_that_was_open() {
     let again = append(&log, 2);
     assert_eq!(read_all(&log), [again]);
 }
+
+#[test]
+fn d2_a_log_whose_earlier_epochs_were_dropped_goes_on_with_what_its_open_epoch_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    append(&log, 3);
+    engine.shared().seal().unwrap();
+    engine.shared().wait_for_files();
+    let kept = append(&log, 2);
+    block_on(log.trim(3)).unwrap().unwrap();
+    assert_eq!(engine.maintain(0).unwrap().dropped, 1);
+    drop((log, engine));
+    let engine = open(&dir);
+    let log = engine.create(partition(0)).unwrap();
+    assert_eq!(log.extent(), Extent { start: 3, end: 5 });
+    assert_eq!(read_all(&log), [kept]);
+}
