@@ -69,16 +69,11 @@ processes: build ## Tests of whole processes: kills, full disks, hostile clients
 	@.ci/kubernetes >/dev/null
 	@.ci/images $(BIN)
 	$(CARGO) build --release --locked --workspace --example hello --example group
-	@failed=0; \
-	$(E2E) --lib --bins $(addprefix --test ,$(filter-out $(WAITING),$(TESTS))) || failed=1; \
-	$(E2E) $(addprefix --test ,$(WAITING)) -- --test-threads 4 || failed=1; \
-	exit $$failed
+	$(E2E)
 
 E2E := $(CARGO) test --release --locked --no-fail-fast -p taffrail-e2e
-TESTS = $(basename $(notdir $(wildcard e2e/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs)))
-# They wait more than they work: more of them at a time than there are processors.
-WAITING := cluster days faults
 
+# They wait more than they work: more of them at a time than there are processors.
 faults: build ## What happens when things break; writes e2e/faults/ (one row: make faults ARGS=f8_)
 	@.ci/setup e2e
 	@.ci/kubernetes >/dev/null
