@@ -200,8 +200,11 @@ impl World {
             it.broker != broker && node.vouches(*it) && !stops
         };
         let is_kept = state.isr.iter().chain(&state.elr).any(keeps);
-        // It may be left alone with what is acknowledged, if one is enough to acknowledge.
-        let is_known = state.isr.iter().chain(&state.elr).any(|it| it.broker == broker);
+        // It may be left alone with what is acknowledged, if one is enough to acknowledge: also where it is about to be in sync,
+        // and the leader has died since it asked for that.
+        let asked = self.asked.get(&partition).filter(|asked| asked.partition_epoch == state.partition_epoch);
+        let asked = asked.into_iter().flat_map(|asked| &asked.isr);
+        let is_known = state.isr.iter().chain(&state.elr).chain(asked).any(|it| it.broker == broker);
         let alone = state.min_in_sync_replicas == 1 && is_known;
         !state.replicas.contains(&broker) || !alone && others >= state.min_in_sync_replicas as usize && is_kept
     }
@@ -243,13 +246,8 @@ impl World {
 
     fn check_end(&mut self, broken: Option<i32>, done: &[u64]) {
         let options = self.options.clone();
-        for partition in 0..options.partitions as usize {
-            assert!(
-                self.is_well(broken),
-                "liveness: not in sync, {broken:?} broken: {:?}",
-                self.store.partition(partition)
-            );
-        }
+        let partitions = &self.store.slice().partitions;
+        assert!(self.is_well(broken), "liveness: not in sync, {broken:?} broken: {partitions:?}");
         assert!(self.have_gone_on(done), "liveness: a producer does not go on, {broken:?} is broken");
         // Nothing more is produced; what is there gets to all.
         let until = self.now + PATIENCE_WITH_LOGS + self.patience_with_moves();

@@ -327,6 +327,12 @@ impl World {
 
     fn tell(&mut self, broker: i32) {
         let Some(beat) = self.own_beat(broker) else { return };
+        for ((_, index), proposal) in &beat.proposals {
+            let asked = self.asked.entry(*index as usize).or_insert_with(|| proposal.clone());
+            if asked.partition_epoch < proposal.partition_epoch {
+                asked.clone_from(proposal);
+            }
+        }
         let clock = self.clock(broker);
         let Some(process) = self.process(broker) else { return };
         process.liveness.hear(broker, beat.clone(), clock);

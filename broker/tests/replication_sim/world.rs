@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use taffrail_broker::cluster::controller::liveness::Beat;
+use taffrail_broker::replication::Proposal;
 use taffrail_crds::PartitionSliceSpec;
 use taffrail_crds::slice::Replica;
 
@@ -200,6 +201,8 @@ pub(crate) struct World {
     pub(crate) steps: u32,
     /// Partitions in which somebody was elected without proof, and nobody has led since: the leader epoch.
     pub(crate) recovered: BTreeMap<usize, i32>,
+    /// What the leaders of partitions have asked for last.
+    pub(crate) asked: BTreeMap<usize, Proposal>,
     /// When the last message of a stream gets there.
     links: BTreeMap<(i32, i32), Micros>,
     scheduled: u64,
@@ -229,6 +232,7 @@ impl World {
             lease: (None, None, 0),
             steps: 0,
             recovered: BTreeMap::new(),
+            asked: BTreeMap::new(),
             links: BTreeMap::new(),
             scheduled: 0,
             events: BinaryHeap::new(),

@@ -75,7 +75,11 @@ fn all<C: Tally>((from, schedules): (u64, u64), run: impl Fn(u64, &mut C) -> u32
             }
             match catch_unwind(AssertUnwindSafe(|| run(seed, &mut counts))) {
                 Ok(some) => steps.push(some),
-                Err(why) => failed.push((seed, why.downcast_ref::<String>().cloned().unwrap_or_default())),
+                Err(why) => {
+                    let said = why.downcast_ref::<String>().map(String::as_str);
+                    let said = said.or_else(|| why.downcast_ref::<&str>().copied()).unwrap_or_default();
+                    failed.push((seed, said.to_owned()));
+                }
             }
         }
     };

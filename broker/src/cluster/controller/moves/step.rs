@@ -108,13 +108,15 @@ impl Mover<'_, '_> {
     }
 }
 
-/// Those that go leave, once all that are being added are in sync (I10).
+/// Those that go leave, once all that are being added are in sync, and as many as a write needs (I10): also where those that go
+/// count for nothing.
 fn complete(next: &mut PartitionState, topic: Uuid, members: &super::super::members::Members) -> bool {
+    let gone = next.removing.clone();
     let in_sync = |broker: &i32| next.isr.iter().any(|replica| replica.broker == *broker);
-    if !next.adding.iter().all(in_sync) {
+    let stay = next.isr.iter().filter(|replica| !gone.contains(&replica.broker)).count();
+    if !next.adding.iter().all(in_sync) || stay < next.min_in_sync_replicas as usize {
         return false;
     }
-    let gone = next.removing.clone();
     if !release(next, &gone, topic, members) {
         return false;
     }

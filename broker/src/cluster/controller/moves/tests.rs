@@ -225,6 +225,12 @@ fn i10_nothing_completes_while_too_few_would_be_in_sync_or_nobody_leads_for_sure
     assert!(world.round(false));
 
     let mut world = moving();
+    (world.one().leader, world.one().isr) = (Some(0), vec![session(0)]);
+    assert!(!world.round(false), "one is left, though the one that goes counts for nothing");
+    world.one().isr.push(session(2));
+    assert!(world.round(false));
+
+    let mut world = moving();
     world.catch_up();
     world.one().recovering = true;
     assert!(!world.round(false));
