@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod name;
 pub mod recover;
 pub mod reference;
+mod replicas;
 pub mod revision;
 pub mod size;
 pub mod slice;

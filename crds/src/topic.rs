@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Condition;
 use crate::duration::{Duration, Retention};
 use crate::kafka;
+use crate::replicas;
 use crate::size::Size;
 
 /// Most partitions of one topic.
@@ -54,15 +55,9 @@ pub const MAX_REPLICATION_FACTOR: i32 = 7;
     validation = Rule::new("has(self.topicName) == has(oldSelf.topicName) && (!has(self.topicName) || self.topicName == oldSelf.topicName)")
         .message("topicName cannot change: make a new Topic")
         .field_path(".topicName"),
-    validation = Rule::new("!has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas <= self.replicationFactor")
-        .message("minInSyncReplicas is higher than replicationFactor, so that no acks=all write could ever succeed: lower it")
-        .field_path(".config.minInSyncReplicas"),
-    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || self.replicationFactor > 1")
-        .message("one replica survives no loss: set a replicationFactor of 2 at least, or leave survives out")
-        .field_path(".survives"),
-    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas < self.replicationFactor")
-        .message("with minInSyncReplicas as high as replicationFactor no acks=all write would go on after a loss, which survives asks for: lower it")
-        .field_path(".survives")
+    validation = replicas::enough_for_min_isr(),
+    validation = replicas::more_than_one_to_survive(),
+    validation = replicas::more_than_min_isr_to_survive()
 )]
 pub struct TopicSpec {
     /// The Cluster whose brokers hold the topic. It cannot change. A standalone broker is its own cluster and does not

@@ -3,21 +3,16 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::replicas;
 use crate::topic::{MAX_REPLICATION_FACTOR, Survives, TopicConfig};
 
 /// What holds for a topic of the cluster that does not say otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas <= self.replicationFactor")
-        .message("minInSyncReplicas is higher than replicationFactor, so that no acks=all write could ever succeed: lower it")
-        .field_path(".config.minInSyncReplicas"),
-    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || self.replicationFactor > 1")
-        .message("one replica survives no loss: set a replicationFactor of 2 at least, or leave survives out")
-        .field_path(".survives"),
-    validation = Rule::new("!has(self.survives) || !has(self.replicationFactor) || !has(self.config.minInSyncReplicas) || self.config.minInSyncReplicas < self.replicationFactor")
-        .message("with minInSyncReplicas as high as replicationFactor no acks=all write would go on after a loss, which survives asks for: lower it")
-        .field_path(".survives")
+    validation = replicas::enough_for_min_isr(),
+    validation = replicas::more_than_one_to_survive(),
+    validation = replicas::more_than_min_isr_to_survive()
 )]
 pub struct TopicDefaults {
     /// Number of replicas of each partition, from 1 to 7, not above the number of brokers. Default: 3, or the number of

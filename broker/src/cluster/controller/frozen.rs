@@ -18,6 +18,16 @@ use super::slices::Unplaced;
 /// Partition epochs, by topic and index.
 pub type Epochs = BTreeMap<(Uuid, i32), i32>;
 
+/// The highest of each partition.
+pub fn highest(told: impl Iterator<Item = ((Uuid, i32), i32)>) -> Epochs {
+    let mut all = Epochs::new();
+    for (partition, epoch) in told {
+        let highest = all.entry(partition).or_insert(epoch);
+        *highest = epoch.max(*highest);
+    }
+    all
+}
+
 /// Takes out of `changed` what concerns partitions of which later states were `seen`, and freezes those that are there. Answers
 /// topics whose partitions would have been made anew.
 pub fn freeze(slices: &Slices<'_>, seen: &Epochs, changed: &mut Changed) -> Vec<(String, Unplaced)> {

@@ -12,7 +12,7 @@ use taffrail_crds::BrokerSpec;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::frozen::Epochs;
+use super::frozen::{Epochs, highest};
 use super::members::{LogEnd, Member, Members};
 use crate::replication::proposals::ByPartition;
 
@@ -157,13 +157,8 @@ impl Liveness {
     /// Of which partitions living brokers have seen later states than the metadata shows, with the highest partition epochs. In
     /// whatever session: metadata that went back in time may not know the present ones.
     pub fn seen(&self, now: Duration) -> Epochs {
-        let mut all = Epochs::new();
         let alive = self.heard.values().filter(|heard| now.saturating_sub(heard.at) < self.session);
-        for (partition, epoch) in alive.flat_map(|heard| &heard.beat.seen) {
-            let highest = all.entry(*partition).or_insert(*epoch);
-            *highest = (*highest).max(*epoch);
-        }
-        all
+        highest(alive.flat_map(|heard| &heard.beat.seen).map(|(partition, epoch)| (*partition, *epoch)))
     }
 
     /// Of the registered session only: an earlier one is over.

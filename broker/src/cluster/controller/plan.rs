@@ -15,7 +15,7 @@ use taffrail_crds::{BrokerSpec, ClusterStateSpec, PartitionSliceSpec};
 use uuid::Uuid;
 
 use super::elect::{command, settle};
-use super::frozen::{Epochs, freeze, is_older};
+use super::frozen::{Epochs, freeze, highest, is_older};
 use super::liveness::{Fencing, Liveness};
 use super::members::{Member, Members, can_take};
 use super::moves::{LOST, Tally, Wishes, moves};
@@ -116,12 +116,8 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
 
 /// Partitions of which anybody has seen later states.
 fn seen(facts: &Facts<'_>) -> Epochs {
-    let mut seen = facts.liveness.seen(facts.now);
-    for (partition, epoch) in &facts.seen {
-        let highest = seen.entry(*partition).or_insert(*epoch);
-        *highest = (*highest).max(*epoch);
-    }
-    seen
+    let own = facts.seen.iter().map(|(partition, epoch)| (*partition, *epoch));
+    highest(facts.liveness.seen(facts.now).into_iter().chain(own))
 }
 
 /// Where there is room, and for what.

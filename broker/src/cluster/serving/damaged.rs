@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use taffrail_crds::PartitionSliceSpec;
 use uuid::Uuid;
 
 use super::check::begins_anew;
-use super::leftovers::{slice_of, state_of};
 use super::{Serving, Slot};
-use crate::cluster::image::{Image, spec_of};
-use crate::metadata::Kind;
+use crate::cluster::image::Image;
 use crate::storage::{PartitionId, blocking};
 
 impl Serving {
@@ -42,10 +39,6 @@ impl Serving {
         true
     }
 
-    fn slot_mut(&mut self, id: PartitionId) -> Option<&mut Slot> {
-        self.served.get_mut(&id.topic)?.slots.get_mut(id.index as usize)
-    }
-
     /// If the store says so too, past all caches. The partition epoch first: metadata that goes back in time finds a log missing,
     /// and not one that can be made anew (M5).
     async fn delete_log(
@@ -54,14 +47,9 @@ impl Serving {
         (id, epoch): (PartitionId, i32),
         damaged: Option<i32>,
     ) -> Result<(), String> {
-        let known = image.slices.get(&slice_of(id)).ok_or("its slice is gone")?;
-        let read = self.store.get(Kind::PartitionSlice, &known.object.name).await.map_err(|error| error.to_string())?;
-        let slice = read.as_ref().and_then(spec_of::<PartitionSliceSpec>);
-        let state = slice.as_ref().and_then(|slice| state_of(slice, id));
-        let state = state.filter(|state| begins_anew(state, self.me.broker, damaged)).ok_or("its slice has changed")?;
-        if self.kept.lock().newest(id).is_some_and(|seen| seen > state.partition_epoch) {
-            return Err("the cluster's metadata went back in time".to_owned());
-        }
+        let me = self.me.broker;
+        let state = self.stored_state(image, id, |state| begins_anew(state, me, damaged)).await?;
+        state.ok_or("its slice has changed")?;
         let (storage, kept) = (self.storage.clone(), self.kept.clone());
         let delete = move || {
             kept.lock().lead(&[(id, epoch)])?;

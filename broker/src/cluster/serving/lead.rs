@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
-use taffrail_crds::slice::PARTITIONS_PER_SLICE;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 
 use super::desired::{Role, role};
-use super::{Change, Outcome, Serving, view};
+use super::leftovers::slice_of;
+use super::{Change, Outcome, Serving, Slot, view};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
 use crate::partition::{LeadError, Partition, Replicated, Term};
@@ -58,8 +58,7 @@ impl Serving {
         let opened = futures::future::join_all(opened).await;
         let mut all = taken.len() == wanted.len();
         for (id, partition) in opened {
-            let slot = self.served.get_mut(&id.topic).and_then(|served| served.slots.get_mut(id.index as usize));
-            match (partition, slot) {
+            match (partition, self.slot_mut(id)) {
                 (Ok(partition), Some(slot)) => slot.partition = partition,
                 (Err(error), _) => {
                     all = false;
@@ -80,8 +79,7 @@ impl Serving {
             tracing::warn!("another session of this broker has registered: it leads nothing");
             return Ok(BTreeSet::new());
         }
-        let slice = |id: &PartitionId| (id.topic, id.index - id.index % PARTITIONS_PER_SLICE);
-        let slices: BTreeSet<_> = wanted.iter().map(slice).collect();
+        let slices: BTreeSet<_> = wanted.iter().copied().map(slice_of).collect();
         let slices = slices.iter().filter_map(|key| image.slices.get(key));
         let names: Vec<_> = slices.map(|slice| slice.object.name.clone()).collect();
         let reads: Vec<_> = names.iter().map(|name| self.store.get(Kind::PartitionSlice, name)).collect();
@@ -100,6 +98,10 @@ impl Serving {
     pub(super) fn state(&self, id: PartitionId) -> Option<&PartitionState> {
         let slot = self.served.get(&id.topic)?.slots.get(id.index as usize)?;
         Some(&slot.place.state)
+    }
+
+    pub(super) fn slot_mut(&mut self, id: PartitionId) -> Option<&mut Slot> {
+        self.served.get_mut(&id.topic)?.slots.get_mut(id.index as usize)
     }
 
     /// The logs of these partitions, made where there is none, and the note that they are led or followed. In this order: a

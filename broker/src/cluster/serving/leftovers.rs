@@ -23,6 +23,8 @@ use crate::storage::{Log, LogId, PartitionId, Storage, StorageError, blocking};
 pub(super) const KEEP: Duration = Duration::from_hours(1);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_mins(1);
+/// Why nothing is deleted by what the store says now.
+const WENT_BACK: &str = "the cluster's metadata went back in time";
 
 /// Since when partitions have been whole without this broker's data of them, by the context's monotonic clock.
 #[derive(Debug, Default)]
@@ -86,22 +88,39 @@ impl Serving {
     }
 
     async fn delete(&mut self, image: &Image, leftover: Leftover) -> Result<(), String> {
-        let id = leftover.partition;
-        let Some(known) = image.slices.get(&slice_of(id)) else { return Ok(()) };
-        let read = self.store.get(Kind::PartitionSlice, &known.object.name).await.map_err(|error| error.to_string())?;
-        let slice = read.as_ref().and_then(spec_of::<PartitionSliceSpec>);
-        let state = slice.as_ref().and_then(|slice| state_of(slice, id));
-        let Some(state) = state.filter(|state| is_whole_without(state, self.me.broker)) else { return Ok(()) };
-        let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
-        if leftover.newest > leader_epoch || self.kept.lock().newest(id).is_some_and(|seen| seen > partition_epoch) {
-            return Err("the cluster's metadata went back in time".to_owned());
+        let (id, me) = (leftover.partition, self.me.broker);
+        let Some(state) = self.stored_state(image, id, |state| is_whole_without(state, me)).await? else {
+            return Ok(());
+        };
+        if leftover.newest > state.leader_epoch {
+            return Err(WENT_BACK.to_owned());
         }
+        let partition_epoch = state.partition_epoch;
         let (storage, kept) = (self.storage.clone(), self.kept.clone());
         let delete = move || delete(&*storage, &mut kept.lock(), leftover, partition_epoch);
         blocking(delete).await.map_err(|error| error.to_string())?;
         let PartitionId { topic, index } = id;
         tracing::info!(%topic, partition = index, "the data of a replica that has moved away is deleted");
         Ok(())
+    }
+
+    /// The state of a partition, read past all caches, if that holds of it; an error if a later one was seen here (M5).
+    pub(super) async fn stored_state(
+        &self,
+        image: &Image,
+        id: PartitionId,
+        holds: impl Fn(&PartitionState) -> bool,
+    ) -> Result<Option<PartitionState>, String> {
+        let Some(known) = image.slices.get(&slice_of(id)) else { return Ok(None) };
+        let read = self.store.get(Kind::PartitionSlice, &known.object.name).await.map_err(|error| error.to_string())?;
+        let slice = read.as_ref().and_then(spec_of::<PartitionSliceSpec>);
+        let Some(state) = slice.as_ref().and_then(|slice| state_of(slice, id)).filter(|state| holds(state)) else {
+            return Ok(None);
+        };
+        if self.kept.lock().newest(id).is_some_and(|seen| seen > state.partition_epoch) {
+            return Err(WENT_BACK.to_owned());
+        }
+        Ok(Some(state.clone()))
     }
 }
 
@@ -127,7 +146,7 @@ pub(super) fn slice_of(id: PartitionId) -> (Uuid, i32) {
 }
 
 /// Of a topic that was not deleted.
-pub(super) fn state_of(slice: &PartitionSliceSpec, id: PartitionId) -> Option<&PartitionState> {
+fn state_of(slice: &PartitionSliceSpec, id: PartitionId) -> Option<&PartitionState> {
     let is_it = |state: &&PartitionState| state.index == id.index;
     slice.partitions.iter().find(is_it).filter(|_| slice.tombstone.is_none())
 }
