@@ -48,7 +48,11 @@ demo-kubernetes: build ## The same on a Kubernetes of three nodes: chart, three 
 	@.ci/kubernetes >/dev/null
 	@$(BIN)/taffrail-demo-kubernetes
 
-test: lint unit processes ## Runs all tests but most of the fault table, of which it tries a few rows, among them a failover
+# Kubernetes is built beside the compiler, which often has work for one processor only.
+test: setup ## Runs all tests but most of the fault table, of which it tries a few rows, among them a failover
+	@.ci/setup e2e
+	@.ci/meanwhile .ci/kubernetes $(MAKE) lint unit
+	@$(MAKE) processes
 	@echo "all tests passed"
 
 lint: setup ## Formatting, clippy with warnings denied, licences and sources of dependencies
