@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::Serving;
 use super::check::begins_anew;
-use super::{Serving, Slot};
+use super::slot::Slot;
 use crate::cluster::image::Image;
 use crate::storage::{PartitionId, blocking};
 

@@ -1,7 +1,8 @@
 //! Following leaders.
 
 use super::desired::Role;
-use super::{Change, Outcome, Serving, is_in_sync};
+use super::slot::is_in_sync;
+use super::{Change, Outcome, Serving};
 use crate::cluster::image::Image;
 use crate::replication::fetcher::Following;
 use crate::storage::PartitionId;

@@ -8,7 +8,8 @@ use taffrail_crds::{BrokerSpec, PartitionSliceSpec, PartitionState};
 
 use super::desired::{Role, role};
 use super::leftovers::slice_of;
-use super::{Change, Outcome, Serving, Slot, view};
+use super::slot::{Slot, view};
+use super::{Change, Outcome, Serving};
 use crate::cluster::image::{Image, spec_of};
 use crate::metadata::{Kind, MetadataError};
 use crate::partition::{LeadError, Partition, Replicated, Term};

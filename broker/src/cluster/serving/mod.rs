@@ -14,6 +14,7 @@ mod follow;
 mod kept;
 mod lead;
 mod leftovers;
+mod slot;
 mod watermarks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,7 +23,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use taffrail_crds::slice::Replica;
 use taffrail_crds::{PartitionSliceSpec, PartitionState};
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ pub use self::check::{begins_anew, has_recovered, is_asked, log_end};
 use self::desired::{Desired, Place, Role, desired};
 pub use self::kept::{Kept, state_seen};
 use self::leftovers::Leftovers;
+use self::slot::{Ended, Slot, assignment, is_same, stop};
 use self::watermarks::{Mark, Watermarks};
 use super::Session;
 use super::controller::frozen::Epochs;
@@ -42,10 +43,10 @@ use crate::metadata::MetadataStore;
 use crate::metrics::ReplicationMetrics;
 use crate::partition::Partition;
 use crate::peers::Peers;
-use crate::replication::fetcher::{Follow, Followers};
-use crate::replication::{KnownEnd, Proposals, View};
+use crate::replication::Proposals;
+use crate::replication::fetcher::Followers;
 use crate::storage::{Log, PartitionId, Storage, StorageError, blocking};
-use crate::topics::{Assignment, Settings, Topic, Topics};
+use crate::topics::{Settings, Topic, Topics};
 
 /// Partitions that this broker has and cannot serve, and why.
 pub type Faults = BTreeMap<(Uuid, i32), String>;
@@ -82,17 +83,6 @@ struct Served {
     name: Arc<str>,
     settings: Arc<ArcSwap<Settings>>,
     slots: Vec<Slot>,
-}
-
-struct Slot {
-    place: Place,
-    partition: Partition,
-    /// The replica, while it follows.
-    follow: Option<Follow>,
-    /// As this process knew it before this slot, as far as it still holds: never above the true one.
-    high_watermark: i64,
-    /// The log was found to be damaged before this slot: under which leader epoch it was led or followed last.
-    damaged: Option<i32>,
 }
 
 /// What there is to do later.
@@ -442,14 +432,6 @@ impl Serving {
     }
 }
 
-/// What a slot leaves to the next of its partition.
-struct Ended {
-    /// The high watermark as far as it is known here.
-    known: KnownEnd,
-    /// See [`Slot::damaged_under`].
-    damaged: Option<i32>,
-}
-
 /// A topic that is to be published anew.
 struct Change {
     topic: Uuid,
@@ -459,92 +441,4 @@ struct Change {
     to_lead: Vec<usize>,
     /// Partitions that it is to follow from now on.
     to_follow: Vec<usize>,
-}
-
-impl Slot {
-    /// It is to be led or followed and is not yet.
-    fn is_waiting(&self) -> bool {
-        match self.place.role {
-            Role::Lead => !self.partition.is_local(),
-            Role::Follow { .. } => self.follow.is_none(),
-            Role::Forward { .. } | Role::Offline(_) => false,
-        }
-    }
-
-    /// The same leadership goes on, in another state.
-    fn go_on(self, place: Place, me: Session) -> Self {
-        if place.role == Role::Lead && place.state.partition_epoch != self.place.state.partition_epoch {
-            self.partition.adopt(view(&place.state, me));
-        }
-        if let Some(follow) = &self.follow {
-            follow.set_in_sync(is_in_sync(&place.state, me));
-        }
-        Self { place, ..self }
-    }
-
-    /// Whose high watermark it knows, for the next start. While records may have been lost, what is known may be cut yet.
-    fn mark_id(&self, topic: Uuid) -> Option<PartitionId> {
-        let state = &self.place.state;
-        let is_known = !state.recovering && (self.partition.is_local() || self.follow.is_some());
-        is_known.then_some(PartitionId { topic, index: state.index })
-    }
-
-    /// As it is known here now.
-    fn high_watermark(&self) -> i64 {
-        let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
-        let followed = self.follow.as_ref().map_or(0, Follow::high_watermark);
-        self.high_watermark.max(led).max(followed)
-    }
-
-    /// Ends it, when what is in flight is in the log.
-    async fn end(self) -> Ended {
-        let leader_epoch = self.place.state.leader_epoch;
-        self.partition.stop().await;
-        let damaged = self.damaged_under();
-        let led = if self.partition.is_local() { self.partition.snapshot().high_watermark } else { 0 };
-        let followed = match self.follow {
-            Some(follow) => follow.stop().await,
-            None => 0,
-        };
-        let known = KnownEnd { high_watermark: self.high_watermark.max(led).max(followed), leader_epoch };
-        Ended { known, damaged }
-    }
-}
-
-fn view(state: &PartitionState, me: Session) -> View {
-    View::of(state, Replica { broker: me.broker, incarnation: me.incarnation })
-}
-
-/// In sync in the very session: a broker that has started again is not until the controller says so (M6).
-fn is_in_sync(state: &PartitionState, me: Session) -> bool {
-    state.isr.contains(&Replica { broker: me.broker, incarnation: me.incarnation })
-}
-
-/// The same leadership, seen from here.
-fn is_same(old: &Place, new: &Place) -> bool {
-    old.role == new.role && old.state.leader_epoch == new.state.leader_epoch
-}
-
-fn assignment(place: &Place) -> Assignment {
-    let state = &place.state;
-    let fault = match &place.role {
-        Role::Offline(fault) => Some(fault.clone()),
-        Role::Lead | Role::Follow { .. } | Role::Forward { .. } => None,
-    };
-    Assignment {
-        leader: state.leader,
-        leader_epoch: state.leader_epoch,
-        partition_epoch: state.partition_epoch,
-        replicas: state.replicas.clone(),
-        isr: state.isr.iter().map(|Replica { broker, .. }| *broker).collect(),
-        min_in_sync_replicas: state.min_in_sync_replicas,
-        recovering: state.recovering,
-        adding: state.adding.clone(),
-        removing: state.removing.clone(),
-        fault,
-    }
-}
-
-async fn stop(slots: Vec<Slot>) {
-    futures::future::join_all(slots.into_iter().map(Slot::end)).await;
 }
