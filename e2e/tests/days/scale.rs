@@ -1,14 +1,16 @@
-//! A broker more and a broker less, under load: 28.
+//! A broker more and a broker less, a replica less and a replica more, under load: 28.
 
 use std::time::Instant;
 
 use anyhow::Result;
+use serde_json::json;
 use taffrail_crds::slice::PartitionState;
+use taffrail_e2e::faults::all;
 use taffrail_e2e::faults::ground::{Ground, IMAGES, Setting, told};
 use taffrail_e2e::faults::trial::{Fault, Trial};
 use taffrail_e2e::kubernetes::lab::{self, until};
 
-use crate::operate::{CLUSTER, wait_ready};
+use crate::operate::{CLUSTER, TOPIC, wait_ready};
 use crate::{BROKERS, FAILOVER, HEAL, SMOOTH, SMOOTH_RECORD};
 
 /// The broker that comes and goes.
@@ -21,7 +23,7 @@ fn is_settled(state: &PartitionState) -> bool {
 }
 
 const SCALED: Fault = Fault {
-    number: "28",
+    number: "28a",
     fault: "a broker is added, and taken away again",
     injected: "kubectl scale to 4 with rebalance: Enabled; once replicas are on the new broker, kubectl scale to 3",
     promised: "replicas move to the new broker ≤ 2 min, and away before its pod goes ≤ 2 min; safe; pauses ≤ 4 s, p99 of acks < 1 s",
@@ -59,6 +61,53 @@ fn f28_i10_a_broker_is_added_and_taken_away_under_load() -> Result<()> {
             let draining = namespace.get(CLUSTER, ".status.drainingBrokers")?;
             trial.must(draining.is_empty() || draining == "[]", format!("draining brokers: {draining}"));
             trial.within("all replicas in sync after that", ground.heals(HEAL).await?, HEAL);
+            ground.finish_within(trial, SMOOTH, SMOOTH_RECORD).await.map(drop)
+        })
+        .await
+    })
+}
+
+const FACTOR: Fault = Fault {
+    number: "28b",
+    fault: "a topic's replication factor is lowered, and raised again",
+    injected: "replicationFactor of the Topic: 2, and 3 again",
+    promised: "each partition has two replicas ≤ 60 s, and three in sync ≤ 60 s; safe; pauses ≤ 4 s, p99 of acks < 1 s",
+};
+
+#[test]
+fn f28_a_topic_gets_other_replicas_under_load() -> Result<()> {
+    if !all() {
+        return Ok(());
+    }
+    lab::test(IMAGES, async |lab| {
+        Trial::run(&FACTOR, async |trial| {
+            let ground = Ground::start(lab, "factor", &Setting::default()).await?;
+            let namespace = ground.namespace().clone();
+            let begin = Instant::now();
+            namespace.patch(TOPIC, &json!({"spec": {"replicationFactor": 2}}))?;
+            let are_two = |state: &PartitionState| {
+                state.replicas.len() == 2
+                    && state.isr.len() == 2
+                    && state.adding.is_empty()
+                    && state.removing.is_empty()
+            };
+            ground.become_so("two replicas", BROKERS, are_two).await?;
+            trial.within("two replicas after", begin.elapsed(), HEAL);
+            namespace.wait(TOPIC, "condition=Ready", BROKERS)?;
+            ground.goes_on(FAILOVER).await?;
+
+            let begin = Instant::now();
+            namespace.patch(TOPIC, &json!({"spec": {"replicationFactor": 3}}))?;
+            let are_three = |state: &PartitionState| {
+                state.replicas.len() == 3
+                    && state.isr.len() == 3
+                    && state.adding.is_empty()
+                    && state.removing.is_empty()
+            };
+            ground.become_so("three replicas", BROKERS, are_three).await?;
+            trial.within("three replicas in sync after", begin.elapsed(), HEAL);
+            namespace.wait(TOPIC, "condition=Ready", BROKERS)?;
+            ground.goes_on(FAILOVER).await?;
             ground.finish_within(trial, SMOOTH, SMOOTH_RECORD).await.map(drop)
         })
         .await

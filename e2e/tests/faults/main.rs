@@ -6,6 +6,7 @@
 mod api;
 mod clients;
 mod disks;
+mod eligible;
 mod network;
 mod processes;
 mod simulated;
