@@ -170,7 +170,7 @@ impl Gone<'_, '_> {
     pub async fn end(self) -> Result<()> {
         let superblock = PathBuf::from(format!("/sys/fs/ext4/{}", self.device));
         let is_free = async || {
-            kill(&left_of(&self.uid)?)?;
+            kill(&left_of(&self.uid, &self.device)?)?;
             Ok((!superblock.exists()).then_some(()))
         };
         until("the kernel lets go of the disk", PATIENCE, is_free).await?;

@@ -166,9 +166,15 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Processes of the pod with this uid, also once its object is gone.
-pub(super) fn left_of(uid: &str) -> Result<Vec<Pid>> {
-    processes(|groups| groups.contains(uid))
+/// Processes of the containers of the pod with this uid that see this device, also once the pod's object is gone. Not the
+/// container runtime's own, which is in the pod's group beside them: without it nobody hears that they have ended.
+pub(super) fn left_of(uid: &str, device: &str) -> Result<Vec<Pid>> {
+    let (container, device) = (format!("{uid}/"), format!(" /dev/{device} "));
+    let sees = |pid: &Pid| {
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", pid.as_raw_nonzero())).unwrap_or_default();
+        mounts.contains(&device)
+    };
+    Ok(processes(|groups| groups.contains(&container))?.into_iter().filter(sees).collect())
 }
 
 /// Processes whose cgroups are so, in the order of their ids.
