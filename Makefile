@@ -6,8 +6,7 @@ export TAFFRAIL_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CCACHE_DIR ?= $(CACHE)/ccache
 export CC := ccache gcc
-# It compiles RocksDB in three quarters of the time that g++ takes.
-export CXX := ccache clang++
+export CXX := ccache g++
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
 CARGO := cargo
