@@ -94,8 +94,7 @@ fn l7_l8_the_longest_log_leads_once_all_have_told_or_nobody_until_a_person_decid
     }
     let dir = tempfile::tempdir()?;
     let boot = BootId::new(dir.path())?;
-    let options: Vec<_> =
-        (0..3).map(|broker| Ok((broker, boot.of(members.kill(broker)?)))).collect::<Result<_>>()?;
+    let options: Vec<_> = (0..3).map(|broker| Ok((broker, boot.of(members.kill(broker)?)))).collect::<Result<_>>()?;
     members.restart_all(&options[..2])?;
     for topic in ["balanced", "strict"] {
         wait_leaderless(&members, topic, "broker 2 does not answer")?;
