@@ -12,7 +12,7 @@ use taffrail_e2e::faults::trial::{Fault, Trial};
 use taffrail_e2e::kubernetes::has_ended;
 use taffrail_e2e::kubernetes::lab::{self, PATIENCE, until};
 
-use crate::operate::wait_ready;
+use crate::operate::{wait_ready, wait_replaced};
 use crate::{FAILOVER, HEAL};
 
 /// How long nobody may lead while those who can are away.
@@ -31,7 +31,7 @@ fn empty(folder: &Path) -> Result<()> {
 const OLDER: Fault = Fault {
     number: "23b",
     fault: "an older copy of a volume is put back, and the other brokers sleep while its broker comes back with it",
-    injected: "a copy of the volume's files, made while its pod is in the cgroup freezer; the broker is killed, starts and goes on; killed again \
+    injected: "a copy of the volume's files, made while its pod is in the cgroup freezer; its pod is deleted, made anew and goes on; killed \
                while its kubelet hangs, it finds the copy in the place of its files, and the other two are in the freezer until it is \
                controller, and 5 s longer",
     promised: "as 23, though the copy says that nothing is lost: it does not go on with its session and leads nothing; every partition acknowledges \
@@ -57,12 +57,13 @@ fn f23_l6_an_older_copy_of_a_volume_counts_for_nothing() -> Result<()> {
             asleep.end()?;
             ground.goes_on(FAILOVER).await?;
 
-            let first = session()?;
-            pod.kill()?;
-            until("it has another session", PATIENCE, async || Ok((session()? > first).then_some(()))).await?;
+            let (first, uid) = (session()?, pod.get(".metadata.uid")?);
+            namespace.kubectl(&["delete", "pod", pod.name()])?.ok()?;
+            wait_replaced(&namespace, pod.name(), &uid).await?;
+            let second = session()?;
+            ensure!(second > first, "it has session {second}, and had {first}");
             ground.heals(HEAL).await?;
             ground.goes_on(FAILOVER).await?;
-            let second = session()?;
             let kubelet = lab.node(pod.node()?).freeze_kubelet()?;
             let pids = pod.pids()?;
             lab::kill(&pids)?;
