@@ -44,7 +44,7 @@ async fn with_fourth<'a>(lab: &'a Lab, name: &str) -> Result<(Ground<'a>, Histor
     namespace.wait(&format!("pod/main-{GOING}"), "condition=Ready", BROKERS)?;
     wait_ready(&namespace)?;
     ground.add_topic("blobs", PARTITIONS, "")?;
-    let load = Load::to("blobs").padding((1 << 20) - 1024).pause(Duration::from_millis(50));
+    let load = Load::to("blobs").padding((1 << 20) - 1024).pause(Duration::from_millis(200));
     let blobs = Writers::start(ground.client(), &load.apart(PARTITIONS as u64), 0)?;
     blobs.wait_for(BLOBS).await?;
     let blobs = blobs.stop().await?;
@@ -52,6 +52,7 @@ async fn with_fourth<'a>(lab: &'a Lab, name: &str) -> Result<(Ground<'a>, Histor
     let there = states.iter().filter(|state| state.replicas.contains(&GOING)).count();
     anyhow::ensure!(there > 0, "nothing was placed on the new broker");
     set_rate(&namespace, "1Mi")?;
+    ground.writers().forget_pauses();
     Ok((ground, blobs))
 }
 

@@ -38,7 +38,7 @@ async fn make_room_while_full(
     )?;
     namespace.wait_topic("blobs", BROKERS)?;
     namespace.wait(BLOBS, "condition=UnderReplicated=False", PATIENCE)?;
-    let load = Load::to("blobs").padding((1 << 20) - 1024).pause(Duration::from_millis(20));
+    let load = Load::to("blobs").padding((1 << 20) - 1024).pause(Duration::from_millis(100));
     let blobs = Writers::start(ground.client(), &load.apart(1), 0)?;
     blobs.wait_for(SIZE).await?;
     blobs.stop().await?;
