@@ -5,6 +5,7 @@
 //! - [`writers`], [`history`]: load that knows what it was told, and the checker of it.
 //! - [`stubs`]: single calls, the broker's own answers.
 //! - [`loop_volume`], [`damage`]: disks that are small, lose power, or flip bits. [`wall_clock`]: clocks that jump.
+//!   [`boot_id`]: kernels that have started anew.
 //! - [`http2`]: connections that break the rules. [`hostile`]: thousands of clients of that kind, and what they can do.
 //! - [`group`]: members of consumer groups, and the judge of what they did.
 //! - [`kubernetes`]: a real API server.
@@ -12,6 +13,7 @@
 //! - [`flights`]: the real input.
 
 pub mod bench;
+pub mod boot_id;
 pub mod cli;
 pub mod damage;
 pub mod faults;

@@ -17,7 +17,7 @@ pub const POSSIBLE_LOSS: &str = "PossibleLoss";
 pub const UNCLEAN: &str = "UncleanRecovery";
 
 /// Reason: that was so, and the partitions go on.
-const RECOVERED: &str = "Recovered";
+pub const RECOVERED: &str = "Recovered";
 
 /// Most partitions that a message names.
 const MAX_NAMED: usize = 5;
@@ -31,6 +31,8 @@ pub struct Health {
     behind: Vec<Shortfall>,
     /// Those whose leader was elected without proof that it has every acknowledged record.
     recovering: Vec<String>,
+    /// Those of which that was ever so.
+    unclean: Vec<String>,
 }
 
 /// A partition that has too few replicas in sync.
@@ -68,6 +70,9 @@ impl Health {
         self.partitions += 1;
         if partition.recovering {
             self.recovering.push(name());
+        }
+        if partition.unclean_leader_epoch.is_some() {
+            self.unclean.push(name());
         }
         let in_sync = settled_in_sync(partition).count();
         let wanted = settled(partition).count().max(size(wanted));
@@ -117,21 +122,27 @@ impl Health {
     /// looked into it, and stays on record (`before`) when that is over: a loss is never silent (L7).
     pub fn possible_loss(&self, before: &[Condition]) -> (bool, &'static str, String) {
         if !self.recovering.is_empty() {
-            let count = self.recovering.len();
-            let more = if count > MAX_NAMED { ", ..." } else { "" };
-            let names = self.recovering.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
-            let message = format!(
-                "no replica of {count} partitions was left that had every acknowledged record for sure, so the longest log \
-                 leads and the last records may be missing: {names}{more}"
-            );
-            return (true, UNCLEAN, message);
+            return (true, UNCLEAN, without_proof(&self.recovering));
         }
         let before = before.iter().find(|known| known.type_ == POSSIBLE_LOSS);
         match before.filter(|known| [UNCLEAN, RECOVERED].contains(&known.reason.as_str())) {
             Some(known) => (false, RECOVERED, known.message.clone()),
-            None => (false, "NoneKnown", String::new()),
+            None if self.unclean.is_empty() => (false, "NoneKnown", String::new()),
+            // It was over before anybody here saw it.
+            None => (false, RECOVERED, without_proof(&self.unclean)),
         }
     }
+}
+
+/// What it means that these partitions are or were led by the longest log that was left.
+fn without_proof(partitions: &[String]) -> String {
+    let count = partitions.len();
+    let more = if count > MAX_NAMED { ", ..." } else { "" };
+    let names = partitions.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+    format!(
+        "no replica of {count} partitions was left that had every acknowledged record for sure, so the longest log \
+         leads and the last records may be missing: {names}{more}"
+    )
 }
 
 fn named(partitions: &[&Shortfall]) -> String {

@@ -4,6 +4,8 @@ mod admin;
 mod control;
 mod groups;
 mod identity;
+mod losses;
+mod plan;
 mod quiet;
 mod recover;
 mod replication;

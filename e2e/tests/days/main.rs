@@ -5,16 +5,21 @@
 
 mod api;
 mod chart;
+mod drains;
+mod gone;
 mod identity;
 mod images;
 mod leave;
 mod namespace;
 mod objects;
 mod operate;
+mod plan;
 mod restore;
 mod rolls;
 mod scale;
+mod snapshots;
 mod volumes;
+mod zones;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use taffrail_e2e::faults::all;
 use taffrail_e2e::faults::ground::{Ground, IMAGES, PARTITIONS, Setting};
 use taffrail_e2e::faults::trial::{Fault, Trial};
 use taffrail_e2e::history::LOAD;
-use taffrail_e2e::kubernetes::lab::{self, Namespace, PATIENCE, until};
+use taffrail_e2e::kubernetes::lab::{self, Lab, Namespace, PATIENCE, until};
 use taffrail_e2e::writers::{Load, Writers, check};
 
 use crate::operate::{TOPIC, delete_slices, make_topic, pods, recover, topic};
@@ -115,6 +115,18 @@ async fn is_adopted(ground: &Ground<'_>) -> Result<()> {
     check(ground.client(), "orders", &history).await.map(drop)
 }
 
+/// Removes the definition of a kind, with which Kubernetes deletes all objects of it; a while later it is there again.
+pub(crate) async fn remove_kind(lab: &Lab, kind: &str) -> Result<()> {
+    let kind = format!("crd/{kind}.taffrail.dev");
+    let deleted = lab.kubectl(&["delete", &kind, "--timeout=60s"])?.ok();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let definitions = project().join("crds/yaml");
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &definitions.to_string_lossy()];
+    lab.kubectl(&apply)?.ok()?;
+    lab.kubectl(&["wait", "--for=condition=Established", &kind, "--timeout=60s"])?.ok()?;
+    deleted.map(drop)
+}
+
 const KIND: Fault = Fault {
     number: "19b",
     fault: "the definition of a kind is removed by hand",
@@ -133,14 +145,7 @@ fn f19_m9_a_kind_is_removed_by_hand() -> Result<()> {
             let ground = Ground::start(lab, "kind", &Setting::default()).await?;
             let namespace = ground.namespace().clone();
             let restarts = pods(&namespace)?;
-            let kind = "crd/partitionslices.taffrail.dev";
-            let deleted = lab.kubectl(&["delete", kind, "--timeout=60s"])?.ok();
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            let definitions = project().join("crds/yaml");
-            let apply = ["apply", "--server-side", "--force-conflicts", "-f", &definitions.to_string_lossy()];
-            lab.kubectl(&apply)?.ok()?;
-            lab.kubectl(&["wait", "--for=condition=Established", kind, "--timeout=60s"])?.ok()?;
-            deleted?;
+            remove_kind(lab, "partitionslices").await?;
             wait_frozen(&namespace).await?;
             recover(&ground)?;
             let begin = Instant::now();

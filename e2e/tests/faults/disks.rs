@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::{FAILOVER, HEAL, secs};
 
 /// A Cluster whose brokers have disks of their own.
-async fn on_disks<'a>(lab: &'a Lab, name: &str, config: &str) -> Result<(Ground<'a>, Vec<Disk<'a>>)> {
+pub(super) async fn on_disks<'a>(lab: &'a Lab, name: &str, config: &str) -> Result<(Ground<'a>, Vec<Disk<'a>>)> {
     let namespace = lab.namespace(name)?;
     let disks = add_disks(&namespace, 512)?;
     let setting = Setting {
@@ -29,7 +29,7 @@ async fn on_disks<'a>(lab: &'a Lab, name: &str, config: &str) -> Result<(Ground<
 }
 
 /// The disk of a broker.
-fn disk_of<'d, 'a>(ground: &Ground<'_>, disks: &'d [Disk<'a>], broker: i32) -> Result<&'d Disk<'a>> {
+pub(super) fn disk_of<'d, 'a>(ground: &Ground<'_>, disks: &'d [Disk<'a>], broker: i32) -> Result<&'d Disk<'a>> {
     let node = ground.pod(broker).node()?;
     disks.iter().find(|disk| disk.node() == node).with_context(|| format!("node {node} has no disk"))
 }
@@ -178,7 +178,7 @@ fn f11_a_disk_is_full() -> Result<()> {
 }
 
 /// Whether a broker says that its disk takes nothing.
-fn refused(ground: &Ground<'_>, broker: i32) -> Result<bool> {
+pub(super) fn refused(ground: &Ground<'_>, broker: i32) -> Result<bool> {
     let address = (ground.pod(broker).address()?, 9095).into();
     let (_, body) = taffrail_e2e::process::http_get(address, "/metrics")?;
     Ok(body.lines().any(|line| line == "taffrail_storage_disk_full 1"))

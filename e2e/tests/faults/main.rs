@@ -10,6 +10,7 @@ mod eligible;
 mod network;
 mod processes;
 mod simulated;
+mod space;
 mod together;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use super::rollout::BrokerPod;
 use super::validate::{Problem, Validated};
 use super::{Outcome, labels};
 use crate::error::Error;
-use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED, is_moving};
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, RECOVERED, UNCLEAN, UNDER_REPLICATED, is_moving};
 use crate::survives::{Brokers, SURVIVES, Survival};
 use crate::topic::status::News;
 
@@ -314,7 +314,7 @@ pub fn events(old: &ClusterStatus, new: &ClusterStatus, wanted: i32) -> Vec<News
     if let Some(failed) = changed(APPLIED).filter(|condition| condition.status == ConditionStatus::False) {
         news.push(News { warning: true, reason: failed.reason, note: failed.message });
     }
-    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN)] {
+    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN), (POSSIBLE_LOSS, RECOVERED)] {
         if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
             news.push(News { warning: true, reason: told.reason, note: told.message });
         }

@@ -107,6 +107,14 @@ fn l7_a_possible_loss_is_told_and_stays_on_record() {
 }
 
 #[test]
+fn l7_a_possible_loss_that_was_over_before_anybody_saw_it_is_on_record_too() {
+    let mut over = slice("012/012 012/012");
+    over.spec.partitions[1].unclean_leader_epoch = Some(4);
+    let (is, reason, message) = Health::of_cluster(&[over]).possible_loss(&[]);
+    assert!(!is && reason == RECOVERED && message.ends_with("may be missing: t/1"), "{message}");
+}
+
+#[test]
 fn no_broker_may_go_while_a_partition_needs_all_that_it_has() {
     for (text, fragile) in [
         ("", false),

@@ -7,7 +7,7 @@ use taffrail_crds::{PartitionSlice, PartitionState, Topic, TopicStatus};
 use uuid::Uuid;
 
 use super::accept::{ACCEPTED, Identity, Verdict};
-use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, UNCLEAN, UNDER_REPLICATED};
+use crate::replicas::{BELOW_MIN, Health, POSSIBLE_LOSS, RECOVERED, UNCLEAN, UNDER_REPLICATED};
 use crate::survives::SURVIVES;
 
 /// Reason: slices were there and are gone.
@@ -195,7 +195,7 @@ pub fn events(old: &TopicStatus, new: &TopicStatus) -> Vec<News> {
             news.push(News { warning, reason: ready.reason, note: ready.message });
         }
     }
-    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN)] {
+    for (type_, reason) in [(UNDER_REPLICATED, BELOW_MIN), (POSSIBLE_LOSS, UNCLEAN), (POSSIBLE_LOSS, RECOVERED)] {
         if let Some(told) = changed(type_).filter(|condition| condition.reason == reason) {
             news.push(News { warning: true, reason: told.reason, note: told.message });
         }

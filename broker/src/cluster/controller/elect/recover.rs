@@ -32,6 +32,8 @@ pub fn command(
     note_lost(&mut next, given_up);
     forget_others(&mut next);
     (next.leader_epoch, next.partition_epoch) = (next.leader_epoch + 1, next.partition_epoch + 1);
+    // Whoever took more for committed, and was away or followed, gives that up instead of refusing to truncate (T4).
+    next.unclean_leader_epoch = Some(next.leader_epoch);
     Some(next)
 }
 

@@ -666,6 +666,7 @@ fn l8_a_person_commands_which_replica_leads_and_possible_loss_is_recorded() {
     assert_eq!((next.leader, next.leader_epoch, next.partition_epoch), (Some(1), 4, 6));
     assert_eq!((next.isr.as_slice(), next.elr.as_slice(), next.recovering), ([replica(1)].as_slice(), &[][..], true));
     assert_eq!(next.last_known_elr, [replica(2)], "it is asked, should it come back while nobody else has followed");
+    assert_eq!(next.unclean_leader_epoch, Some(4), "t4: what others took for committed before counts for nothing");
     assert_eq!(next.fault, None);
     assert_eq!(admission::admit_kind(Kind::PartitionSlice, &document(&next), Some(&document(&before))), []);
     // It has decided once: the next loss is another one, whatever still stands in the Topic.
