@@ -8,7 +8,6 @@
 //! Consumer groups ([`group`]) are the first user; the runtime knows nothing of them.
 
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +38,7 @@ pub trait StateMachine: Send + Sized + 'static {
     /// A change of state, as it is kept in the log.
     type Record: Clone + Debug + Send + Sync + 'static;
     /// Names a timer. Timers are not kept: a loaded shard starts those that it wants anew.
-    type Timer: Clone + Debug + Eq + Hash + Ord + Send + 'static;
+    type Timer: Clone + Debug + Ord + Send + 'static;
     /// Told to whoever watches the shard, once the records that came with it are committed.
     type Event: Send + 'static;
     /// What it sees of the world outside.

@@ -5,7 +5,7 @@
 //! of a group with members never expire otherwise, those of a group without for as long (C10).
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -113,7 +113,7 @@ fn kept(partition: TopicPartition, offset: CommittedOffset, env: &World<'_>) -> 
 struct There<'a> {
     group: Option<&'a Group>,
     world: &'a TopicsView,
-    all: OnceCell<HashMap<Uuid, i32>>,
+    all: OnceCell<BTreeMap<Uuid, i32>>,
 }
 
 impl<'a> There<'a> {
@@ -121,7 +121,7 @@ impl<'a> There<'a> {
         Self { group, world, all: OnceCell::new() }
     }
 
-    fn all(&self) -> &HashMap<Uuid, i32> {
+    fn all(&self) -> &BTreeMap<Uuid, i32> {
         let topics = self.world.topics.values();
         self.all.get_or_init(|| topics.map(|topic| (topic.id, topic.partitions)).collect())
     }

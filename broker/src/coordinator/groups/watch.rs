@@ -1,6 +1,6 @@
 //! Who is told that something changed for a member.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::coordinator::group::Event;
 
-type Senders = HashMap<String, HashMap<String, watch::Sender<()>>>;
+type Senders = BTreeMap<String, BTreeMap<String, watch::Sender<()>>>;
 
 /// Streams by group and member. A member has more than one while an old stream's end has not been noticed.
 #[derive(Debug, Default)]

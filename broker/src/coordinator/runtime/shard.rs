@@ -1,6 +1,6 @@
 //! The core: decisions in, appends and answers out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,7 +50,8 @@ pub struct Shard<M: StateMachine, R> {
     queue: VecDeque<Queued>,
     in_flight: VecDeque<(Step, u64)>,
     held: VecDeque<(u64, Held<M, R>)>,
-    parked: HashMap<M::Timer, R>,
+    /// In order: when the shard fails, who waits hears of it in the same order every time.
+    parked: BTreeMap<M::Timer, R>,
     timers: Timers<M::Timer>,
     checkpoints: Checkpoints<M>,
     /// Where the log is to begin, of a checkpoint that has just been finished.
@@ -75,7 +76,7 @@ impl<M: StateMachine, R> Shard<M, R> {
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             held: VecDeque::new(),
-            parked: HashMap::new(),
+            parked: BTreeMap::new(),
             timers: Timers::default(),
             checkpoints: Checkpoints::new(limits, loaded.grown, loaded.checkpoint_bytes),
             trim_to: None,

@@ -1,23 +1,22 @@
 //! When which timer runs out, by boot time.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Timers by name.
 #[derive(Debug)]
 pub(super) struct Timers<T> {
-    by_name: HashMap<T, Duration>,
+    by_name: BTreeMap<T, Duration>,
     by_time: BTreeSet<(Duration, T)>,
 }
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        Self { by_name: HashMap::new(), by_time: BTreeSet::new() }
+        Self { by_name: BTreeMap::new(), by_time: BTreeSet::new() }
     }
 }
 
-impl<T: Clone + Eq + Hash + Ord> Timers<T> {
+impl<T: Clone + Ord> Timers<T> {
     /// Has `timer` run out at `due`, whatever it was set to before.
     pub(super) fn set(&mut self, timer: T, due: Duration) {
         if let Some(before) = self.by_name.insert(timer.clone(), due) {
