@@ -1,5 +1,6 @@
 //! What simulations share: counts of what happened, and many schedules with a report.
 
+mod past;
 pub(crate) mod runs;
 
 /// Makes `Seen`, what every run must have seen, and `Counts`, how often.

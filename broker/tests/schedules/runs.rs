@@ -7,6 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::past::{self, Run};
+
 const THREADS: usize = 2;
 
 /// Schedules of a test that are others each time.
@@ -54,9 +56,17 @@ pub(crate) fn fresh<C: Tally>(run: impl Fn(u64, &mut C) -> u32 + Sync) {
 pub(crate) fn many<C: Tally>(subject: Subject, seeds: (u64, u64), run: impl Fn(u64, &mut C) -> u32 + Sync) {
     let (steps, counts) = all(seeds, run);
     let median = steps[steps.len() / 2];
-    let report = report(subject, seeds.0, &steps, &counts);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(subject.report);
-    std::fs::write(path, report).expect("the report can be written");
+    let before = past::read(&std::fs::read_to_string(&path).unwrap_or_default());
+    let schedules = steps.len() as u64;
+    let newest = Run {
+        commit: commit(subject.report),
+        seeds: (seeds.0, seeds.0 + schedules - 1),
+        schedules,
+        cpu_seconds: cpu_time().as_secs(),
+    };
+    let runs = past::joined(newest, before, past::is_earlier);
+    std::fs::write(path, report(subject, &runs, &steps, &counts)).expect("the report can be written");
     assert!(median >= 200, "schedules are too short: {median} steps");
     for (what, count) in counts.rows() {
         assert!(count > 0, "never happened: {what}");
@@ -101,21 +111,28 @@ fn all<C: Tally>((from, schedules): (u64, u64), run: impl Fn(u64, &mut C) -> u32
     (steps, counts)
 }
 
-fn report(subject: Subject, from: u64, steps: &[u32], counts: &impl Tally) -> String {
-    let schedules = steps.len() as u64;
+/// Of the newest run, which had these steps and counts, and of all together.
+fn report(subject: Subject, runs: &[Run], steps: &[u32], counts: &impl Tally) -> String {
+    let Run { commit, seeds: (first, last), schedules, cpu_seconds } = &runs[0];
+    let all: u64 = runs.iter().map(|run| run.schedules).sum();
+    let all_cpu: u64 = runs.iter().map(|run| run.cpu_seconds).sum();
     let total: u64 = steps.iter().map(|steps| u64::from(*steps)).sum();
     let (least, median, most) = (steps[0], steps[steps.len() / 2], steps[steps.len() - 1]);
     let mut report = format!(
         "# {}\n\n\
          Written by `make sim`. Every schedule kept every rule; a schedule that fails prints its seed and stops the run.\n\n\
+         The newest run:\n\n\
          | what | how much |\n|---|---:|\n\
-         | commit | {} |\n| seeds | {from} to {} |\n| schedules | {schedules} |\n| CPU seconds | {:.0} |\n\
-         | steps | {total} |\n| steps per schedule: least, median, most | {least}, {median}, {most} |\n\n\
+         | commit | {commit} |\n| seeds | {first} to {last} |\n| schedules | {schedules} |\n\
+         | CPU seconds | {cpu_seconds} |\n| steps | {total} |\n\
+         | steps per schedule: least, median, most | {least}, {median}, {most} |\n\
+         | schedules of all runs | {all} |\n| CPU seconds of all runs | {all_cpu} |\n\n\
+         All runs of this commit and of those before it:\n\n\
+         {}\n\
+         In the newest run:\n\n\
          | what happened | times |\n|---|---:|\n",
         subject.title,
-        commit(subject.report),
-        from + schedules - 1,
-        cpu_time().as_secs_f64(),
+        past::table(runs),
     );
     for (what, count) in counts.rows() {
         let _ = writeln!(report, "| {what} | {count} |");

@@ -28,7 +28,9 @@ fn counted(trial: &mut Trial, name: &str, runs: &str, counters: &[&str]) {
         let line = runs.lines().find(|line| line.starts_with(&format!("| {what} |")));
         line.and_then(|line| line.split('|').nth(2)).map(|cell| cell.trim().to_owned()).unwrap_or_default()
     };
-    trial.saw(format!("{name}: {} schedules at commit {}", figure("schedules"), figure("commit")));
+    let (schedules, commit) = (figure("schedules"), figure("commit"));
+    let all = figure("schedules of all runs");
+    trial.saw(format!("{name}: {schedules} schedules at commit {commit}, {all} in all runs"));
     for counter in counters {
         let times = figure(counter);
         trial.must(times.parse().is_ok_and(|times: u64| times > 0), format!("{name}: no \"{counter}\""));
