@@ -23,7 +23,7 @@ use claim::ClaimError;
 use core::{Core, Effect, Event, Term};
 
 mod claim;
-mod core;
+pub mod core;
 mod lease;
 
 pub use core::{Seen, Times, WriteError};

@@ -40,7 +40,7 @@ pub enum WriteError {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub enum Event {
     /// Time passed.
     Tick,
     /// The read's answer: the Lease, or that there is none, or no answer.
@@ -55,7 +55,7 @@ pub(super) enum Event {
 
 /// A call to make; its answer is the next [`Event::Read`] or [`Event::Wrote`]. One is under way at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub enum Effect {
     /// Read the Lease.
     Read,
     /// Put the Lease in the place of this version, or make it; held by this process or by nobody.
@@ -69,7 +69,7 @@ pub(super) enum Effect {
 
 /// A time for which this process is controller, as far as the Lease goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Term {
+pub struct Term {
     /// Of this process, from 1.
     pub number: u64,
     /// No write begins at or after this time.
@@ -87,7 +87,7 @@ enum View {
 
 /// The state of a candidate.
 #[derive(Clone, Debug)]
-pub(super) struct Core {
+pub struct Core {
     me: String,
     times: Times,
     view: View,
@@ -104,7 +104,7 @@ pub(super) struct Core {
 
 impl Core {
     /// A candidate of this name, which no process had before it (M15).
-    pub(super) fn new(me: String, times: Times) -> Self {
+    pub fn new(me: String, times: Times) -> Self {
         let (view, next) = (View::Unread, Duration::ZERO);
         Self {
             me,
@@ -121,34 +121,34 @@ impl Core {
     }
 
     /// The term, while it may be used.
-    pub(super) fn term(&self, now: Duration) -> Option<Term> {
+    pub fn term(&self, now: Duration) -> Option<Term> {
         self.term.filter(|term| now < term.write_until)
     }
 
     /// Who holds the Lease, as far as is known.
-    pub(super) fn holder(&self) -> Option<&str> {
+    pub fn holder(&self) -> Option<&str> {
         self.last.as_ref()?.0.as_ref()?.holder.as_deref()
     }
 
     /// When the next [`Event::Tick`] is due; none: a call is under way, or everything is done.
-    pub(super) fn wake(&self) -> Option<Duration> {
+    pub fn wake(&self) -> Option<Duration> {
         let expiry = self.term.map(|term| term.write_until);
         let next = (self.under_way.is_none() && !self.is_done()).then_some(self.next);
         expiry.into_iter().chain(next).min()
     }
 
     /// It was stopped.
-    pub(super) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.stopping
     }
 
     /// Nothing is left to be done: it was stopped, and holds nothing.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.stopping && self.released && self.under_way.is_none()
     }
 
     /// Takes in what happened; the call to make now, if any.
-    pub(super) fn apply(&mut self, event: Event, now: Duration) -> Option<Effect> {
+    pub fn apply(&mut self, event: Event, now: Duration) -> Option<Effect> {
         if self.term(now).is_none() {
             self.term = None;
         }
