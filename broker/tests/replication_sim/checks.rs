@@ -29,8 +29,8 @@ impl World {
     }
 
     /// Whoever may be elected has everything that is committed.
-    fn check_candidates(&self, partition: usize, rule: &str) {
-        if self.recovered.contains_key(&partition) {
+    pub(crate) fn check_candidates(&self, partition: usize, rule: &str) {
+        if self.recovered.contains_key(&partition) || self.rewound.contains(&partition) {
             return;
         }
         let state = self.store.partition(partition);
@@ -166,7 +166,7 @@ impl World {
 
     /// I8: a leader that is not deposed counts with everybody who may be elected.
     pub(crate) fn check_step(&mut self) {
-        for partition in 0..self.options.partitions as usize {
+        for partition in (0..self.options.partitions as usize).filter(|partition| !self.rewound.contains(partition)) {
             let state = self.store.partition(partition);
             let mut deposed = 0;
             for node in &self.nodes {

@@ -30,6 +30,8 @@ pub(crate) struct Control {
     since: Duration,
     /// It writes nothing that it begins later.
     pub(crate) until: Micros,
+    /// The term of the real election by which it acts, where clocks differ.
+    pub(crate) term: Option<u64>,
     balanced: Micros,
     writes: VecDeque<Request>,
     under_way: bool,
@@ -78,7 +80,7 @@ impl World {
         let Some(process) = self.process(broker) else { return };
         let (until, writes) = (now + 5_000_000, VecDeque::new());
         process.control =
-            Some(Control { epoch, since, until, balanced: now, writes, under_way: false, catch_up: None });
+            Some(Control { epoch, since, until, term: None, balanced: now, writes, under_way: false, catch_up: None });
         self.schedule(1_000, Event::Round { broker, life, epoch });
     }
 
@@ -120,6 +122,7 @@ impl World {
         let (epoch, acting) = (control.epoch, control.since);
         let (spec, registered) = (self.store.slices[slice].clone(), self.store.brokers[brokers].clone());
         let cluster = self.store.clusters[cluster];
+        let (seen, wall_millis) = (self.ahead(broker), self.wall_millis(broker));
         if spec.controller_epoch > epoch {
             // It has been replaced: it may only be elected anew.
             if let Some(process) = self.process(broker) {
@@ -136,15 +139,16 @@ impl World {
             slices: [((TOPIC, 0), &*spec)].into(),
             topics: wanted(&self.options).into_iter().collect(),
             recoveries: BTreeMap::new(),
-            seen: BTreeMap::new(),
+            seen,
             liveness: &process.liveness,
             balance,
             rebalance: cluster.rebalance,
             acting,
             now: clock,
-            wall_millis: 0,
+            wall_millis,
             fresh_id: Uuid::from_u128(99),
         });
+        assert!(plan.purge.is_empty(), "M9: data of a topic that nobody deletes is to go: {:?}", plan.purge);
         let mut writes = VecDeque::new();
         for next in plan.brokers {
             self.counts.saw(if next.fenced { Seen::Fenced } else { Seen::Unfenced });
@@ -171,6 +175,7 @@ impl World {
         }
         let Some(request) = control.writes.pop_front() else { return };
         control.under_way = true;
+        self.check_lease(broker);
         let call = self.call(broker, request.clone());
         self.await_answer(broker, call, Purpose::Plan(request));
     }

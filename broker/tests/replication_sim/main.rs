@@ -12,6 +12,7 @@
 
 mod checks;
 mod clients;
+mod clocks;
 mod control;
 mod counts;
 mod following;
@@ -24,7 +25,9 @@ mod network;
 mod options;
 mod planted;
 mod process;
+mod refusing;
 mod replica;
+mod rewinding;
 #[path = "../sim/rng.rs"]
 mod rng;
 #[path = "../schedules/mod.rs"]
@@ -62,6 +65,7 @@ fn run(options: &Options, counts: &mut Counts) -> u32 {
     let mut world = World::new(options.clone());
     world.trace = std::env::var_os("SIM_TRACE").is_some();
     world.run(options.length * 1_000);
+    world.end_rewind();
     world.heal();
     counts.add(&world.counts);
     drop(told);
@@ -102,7 +106,7 @@ fn seeds_that_failed_once_do_not_fail_again() {
     // that was about to be in sync while the leader died (5064985).
     let seeds = [6_567, 8_424, 18_546, 3_002_945, 5_041_547, 5_064_985, 5_105_909];
     for seed in seeds {
-        run(&Options::of(seed, None), &mut Counts::default());
+        run(&Options::with_moves(seed, None), &mut Counts::default());
     }
 }
 
@@ -194,6 +198,24 @@ fn planted_eligibility_after_a_loss_is_found() {
 #[test]
 fn planted_move_that_is_completed_too_early_is_found() {
     found(Planted::MovedBeforeCaughtUp, &["I10", "L4", "lost-write", "H1", "I4", "E6"]);
+}
+
+#[test]
+fn planted_watch_that_is_not_listed_anew_is_found() {
+    found(Planted::NotListedAnew, &["liveness"]);
+}
+
+#[test]
+fn planted_obedience_to_older_metadata_is_found() {
+    found(
+        Planted::OlderMetadataObeyed,
+        &["M5", "lost-write", "inconsistent-offsets", "non-monotonic", "duplicate", "order", "H1", "T4", "E6"],
+    );
+}
+
+#[test]
+fn planted_lease_by_the_wall_clock_is_found() {
+    found(Planted::LeaseByWallClock, &["M16", "liveness"]);
 }
 
 /// `make sim`: as many schedules as `SIM_SCHEDULES` says, from seed `SIM_FROM` on.

@@ -20,6 +20,9 @@ impl World {
         if !self.faulty {
             return;
         }
+        if self.is_rewinding() {
+            return self.schedule(1_000_000, Event::Fault);
+        }
         let mean = self.options.fault_every;
         let after = self.millis(mean / 4, 2 * mean);
         self.schedule(after, Event::Fault);
@@ -50,7 +53,7 @@ impl World {
             let id = Uuid::from_u128(u128::from(self.rng.next()));
             let disk = &mut self.nodes[broker as usize].disk;
             disk.volume = id;
-            (disk.kept.incarnation, disk.kept.registered) = (0, 0);
+            (disk.kept.incarnation, disk.kept.registered, disk.seen) = (0, 0, None);
             disk.logs.iter_mut().for_each(|log| *log = ReplicaLog::default());
         }
         let after = if self.rng.once_in(4) { self.millis(7_000, 15_000) } else { self.millis(50, 3_000) };
@@ -144,7 +147,7 @@ impl World {
 
     /// Heals a set of brokers that suffices, for good; the rest stays broken. Then everything must end well.
     pub(crate) fn heal(&mut self) {
-        self.faulty = false;
+        (self.faulty, self.refuses_until) = (false, 0);
         self.network.mend_all();
         let broken = self.rng.once_in(2).then(|| self.dispensable()).flatten();
         for broker in 0..self.options.brokers {
@@ -159,7 +162,7 @@ impl World {
             self.break_for_good(broker);
         }
         let done: Vec<u64> = self.producers.iter().map(|producer| producer.done).collect();
-        let until = self.now + PATIENCE + self.patience_with_moves();
+        let until = self.now + self.patience(PATIENCE + self.patience_with_moves());
         while self.now < until && !(self.is_well(broken) && self.have_gone_on(&done)) {
             self.run(self.now + 1_000_000);
         }
@@ -250,7 +253,7 @@ impl World {
         assert!(self.is_well(broken), "liveness: not in sync, {broken:?} broken: {partitions:?}");
         assert!(self.have_gone_on(done), "liveness: a producer does not go on, {broken:?} is broken");
         // Nothing more is produced; what is there gets to all.
-        let until = self.now + PATIENCE_WITH_LOGS + self.patience_with_moves();
+        let until = self.now + self.patience(PATIENCE_WITH_LOGS + self.patience_with_moves());
         // Who is not in sync may have as much by chance, and other records.
         let quiet = |world: &Self| {
             let same = (0..options.partitions as usize).all(|partition| {

@@ -5,6 +5,12 @@ use std::fmt;
 use super::planted::Planted;
 use super::rng::Rng;
 
+/// Rates at which clocks of brokers run, in thousandths: all alike; as far apart as a Lease of 6 s allows that is not used for
+/// longer than 4 s; twice as fast.
+const ALIKE: &[u64] = &[1_000];
+const WITHIN_LEASE: &[u64] = &[820, 1_000, 1_225];
+const TWICE: &[u64] = &[710, 1_000, 1_415];
+
 /// Settings of one schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -44,11 +50,46 @@ pub(crate) struct Options {
     pub(crate) fault_every: u64,
     /// How long faults go on, in milliseconds.
     pub(crate) length: u64,
+    /// What the API does besides losing calls.
+    pub(crate) api: ApiFaults,
+    /// Each broker's clock runs at one of these rates, in thousandths. More than one: wall clocks jump, too, and controllers are
+    /// elected by the real election.
+    pub(crate) clock_rates: &'static [u64],
+}
+
+/// What the API does wrong that it did not always do here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ApiFaults {
+    /// It refuses calls for some time (429), and forgets where watches are (410).
+    pub(crate) refuses: bool,
+    /// It goes back in time, once nothing else is wrong but messages and calls.
+    pub(crate) rewinds: bool,
 }
 
 impl Options {
-    /// A quarter of the schedules has moves: drawn apart, so that the others are what they would be without.
+    /// What goes wrong with the API and with clocks besides: drawn apart, as it came later. A schedule without it is what it was
+    /// before, and so is one of a planted fault that does not need it.
     pub(crate) fn of(seed: u64, planted: Option<Planted>) -> Self {
+        let all = Self::with_moves(seed, planted);
+        let mut rng = Rng::new(seed ^ 0x0c10_c4a9_1429);
+        let clock_rates = [ALIKE, ALIKE, ALIKE, WITHIN_LEASE, TWICE][rng.index(5)];
+        match planted {
+            None => {
+                let (refuses, rewinds) = (rng.once_in(3), rng.once_in(3));
+                let rewinds = rewinds && !all.moves && clock_rates == ALIKE;
+                Self { api: ApiFaults { refuses, rewinds }, clock_rates, ..all }
+            }
+            Some(Planted::NotListedAnew) => Self { api: ApiFaults { refuses: true, rewinds: false }, ..all },
+            Some(Planted::OlderMetadataObeyed) => {
+                Self { api: ApiFaults { refuses: false, rewinds: true }, moves: false, ..all }
+            }
+            Some(Planted::LeaseByWallClock) => Self { clock_rates: WITHIN_LEASE, ..all },
+            Some(_) => all,
+        }
+    }
+
+    /// A quarter of the schedules has moves: drawn apart, so that the others are what they would be without.
+    pub(crate) fn with_moves(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed ^ 0x3a71_0b1d);
         let moves = rng.once_in(4) || planted == Some(Planted::MovedBeforeCaughtUp);
         let more = 1 + rng.index(2) as i32;
@@ -92,7 +133,20 @@ impl Options {
             api_lost: one_of(&[6, 20, 1_000_000]),
             fault_every: one_of(&[700, 1_500, 3_000, 8_000]),
             length: one_of(&[30_000, 60_000, 90_000]),
+            api: ApiFaults::default(),
+            clock_rates: ALIKE,
         }
+    }
+
+    /// Clocks do not run alike.
+    pub(crate) fn clocks_differ(&self) -> bool {
+        self.clock_rates.len() > 1
+    }
+
+    /// No clock runs so much faster than another that a Lease expires for its owner while its holder goes by it.
+    pub(crate) fn lease_holds(&self) -> bool {
+        let (slowest, fastest) = (self.clock_rates.iter().min(), self.clock_rates.iter().max());
+        slowest.zip(fastest).is_some_and(|(slowest, fastest)| 2 * fastest <= 3 * slowest)
     }
 }
 

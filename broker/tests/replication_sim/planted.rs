@@ -26,4 +26,10 @@ pub(crate) enum Planted {
     EligibleAfterLoss,
     /// A move is completed as soon as it has begun (I10).
     MovedBeforeCaughtUp,
+    /// A watch that has expired goes on without a list.
+    NotListedAnew,
+    /// What was seen before the metadata went back in time is forgotten (M5).
+    OlderMetadataObeyed,
+    /// Who holds the Lease, and whether it has expired, is told by the wall clock (M16).
+    LeaseByWallClock,
 }

@@ -6,13 +6,16 @@ use std::time::Duration;
 use taffrail_broker::cluster::Session;
 use taffrail_broker::cluster::controller::liveness::{Beat, Liveness};
 use taffrail_broker::cluster::serving::{has_recovered, is_asked, log_end};
+use taffrail_broker::election::core::Core;
 use taffrail_broker::registration::decide::{Kept, session};
 use taffrail_broker::storage::{Extent, Identity};
 use taffrail_crds::id::Id;
+use taffrail_crds::revision::Revisions;
 use taffrail_crds::slice::{PartitionState, Replica, UncleanRecovery};
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec};
 use uuid::Uuid;
 
+use super::clocks::Clocks;
 use super::control::Control;
 use super::counts::Seen;
 use super::log::{Operation, ReplicaLog};
@@ -39,6 +42,7 @@ pub(crate) struct Node {
     pub(crate) paused_until: Micros,
     pub(crate) slow_until: Micros,
     pub(crate) disk: Disk,
+    pub(crate) clocks: Clocks,
     /// `None`: it is down.
     pub(crate) process: Option<Process>,
     /// It stays as it is.
@@ -54,6 +58,8 @@ pub(crate) struct Disk {
     /// Nothing was lost since the last registration.
     pub(crate) complete: bool,
     pub(crate) logs: Vec<ReplicaLog>,
+    /// The slice as it was seen last, never going back in time: kept where the API may.
+    pub(crate) seen: Option<PartitionSliceSpec>,
     /// Sessions before this one are not vouched for: their records may be gone. For the checks.
     pub(crate) sound_from: i64,
 }
@@ -62,6 +68,8 @@ pub(crate) struct Disk {
 pub(crate) struct Process {
     /// 0: not registered yet.
     pub(crate) incarnation: i64,
+    /// The session that it continues.
+    pub(crate) continues: Option<i64>,
     /// Versions that its watches have shown.
     pub(crate) slice: usize,
     pub(crate) brokers: usize,
@@ -76,6 +84,16 @@ pub(crate) struct Process {
     /// Leadership is being confirmed.
     pub(crate) confirming: bool,
     pub(crate) terms: u32,
+    /// Its watches tell nothing more: all has to be listed anew.
+    pub(crate) deaf: bool,
+    /// The API has asked it to call no earlier.
+    pub(crate) quiet_until: Micros,
+    /// What it was told of the API's revision, if it was.
+    pub(crate) revisions: Option<Revisions>,
+    /// Its part in the election, where clocks differ.
+    pub(crate) election: Option<Core>,
+    /// How often it has looked at the Lease, or planned to.
+    pub(crate) looks: u64,
 }
 
 /// What a call was made for.
@@ -86,10 +104,16 @@ pub(crate) enum Purpose {
     ConfirmSession(Vec<usize>),
     ConfirmSlice(Vec<usize>),
     Plan(Request),
+    List,
+    Revision,
+    Settle,
+    Settled,
+    ReadLease,
+    WriteLease,
 }
 
 impl Node {
-    pub(crate) fn new(id: i32, options: &Options) -> Self {
+    pub(crate) fn new(id: i32, options: &Options, clocks: Clocks) -> Self {
         let kept = Kept { cluster: Uuid::from_u128(1), broker: id, incarnation: 1, registered: 1 };
         let log = || {
             let mut log = ReplicaLog::default();
@@ -99,12 +123,30 @@ impl Node {
             log
         };
         let logs = (0..options.partitions).map(|_| log()).collect();
-        let disk = Disk { volume: Uuid::from_u128(100 + id as u128), kept, complete: true, logs, sound_from: 0 };
-        Self { id, life: 0, booted: 0, paused_until: 0, slow_until: 0, disk, process: None, broken: false, gone: false }
+        let volume = Uuid::from_u128(100 + id as u128);
+        let disk = Disk { volume, kept, complete: true, logs, seen: None, sound_from: 0 };
+        Self {
+            id,
+            life: 0,
+            booted: 0,
+            paused_until: 0,
+            slow_until: 0,
+            disk,
+            clocks,
+            process: None,
+            broken: false,
+            gone: false,
+        }
     }
 
     pub(crate) fn first_registration(&self) -> BrokerSpec {
         self.registration(1, None, false)
+    }
+
+    /// Of the session that it runs.
+    pub(crate) fn present_registration(&self) -> Option<BrokerSpec> {
+        let process = self.at_work()?;
+        Some(self.registration(process.incarnation, process.continues, false))
     }
 
     fn registration(&self, incarnation: i64, continues: Option<i64>, fenced: bool) -> BrokerSpec {
@@ -184,6 +226,7 @@ impl World {
         node.booted = now;
         node.process = Some(Process {
             incarnation: 0,
+            continues: None,
             slice: 0,
             brokers: 0,
             cluster: 0,
@@ -195,6 +238,11 @@ impl World {
             told: None,
             confirming: false,
             terms: 0,
+            deaf: false,
+            quiet_until: 0,
+            revisions: None,
+            election: None,
+            looks: 0,
         });
     }
 
@@ -225,18 +273,32 @@ impl World {
     }
 
     pub(crate) fn answered(&mut self, broker: i32, call: u64, answer: Answer) {
-        let Some(purpose) = self.process(broker).and_then(|process| process.calls.remove(&call)) else { return };
+        let now = self.now;
+        let Some(process) = self.process(broker) else { return };
+        let Some(purpose) = process.calls.remove(&call) else { return };
+        if let Answer::TooMany(quiet) = answer {
+            process.quiet_until = process.quiet_until.max(now + quiet);
+        }
         match (purpose, answer) {
             (Purpose::Find, Answer::Broker(found)) => self.register(broker, found),
             (Purpose::Register(own), Answer::Written(_)) => {
                 self.nodes[broker as usize].disk.kept.registered = own.incarnation;
                 self.nodes[broker as usize].disk.complete = true;
+                if let Some(process) = self.process(broker) {
+                    process.continues = own.continues;
+                }
                 self.go(broker, own.incarnation);
             }
             (Purpose::Find | Purpose::Register(_), _) => self.find(broker),
             (Purpose::ConfirmSession(partitions), answer) => self.session_read(broker, partitions, answer),
             (Purpose::ConfirmSlice(partitions), answer) => self.slice_read(broker, &partitions, answer),
             (Purpose::Plan(request), answer) => self.plan_written(broker, &request, &answer),
+            (Purpose::List, answer) => self.listed(broker, &answer),
+            (Purpose::Revision, answer) => self.revision_read(broker, &answer),
+            (Purpose::Settle, answer) => self.settle_read(broker, answer),
+            (Purpose::Settled, answer) => self.settled(broker, &answer),
+            (Purpose::ReadLease, answer) => self.lease_read(broker, answer),
+            (Purpose::WriteLease, answer) => self.lease_written(broker, answer),
         }
     }
 
@@ -264,12 +326,14 @@ impl World {
         if stale > 0 && slices > stale {
             self.counts.saw(Seen::StaleList);
         }
+        // An API that has just been restored has no older list.
+        let slice = slices.saturating_sub(1 + stale).max(self.store.restored);
         let life = self.life(broker);
         let node = &mut self.nodes[broker as usize];
         node.disk.sound_from = node.disk.sound_from.min(incarnation);
         if let Some(process) = &mut node.process {
             process.incarnation = incarnation;
-            process.slice = slices.saturating_sub(1 + stale);
+            process.slice = slice;
             process.brokers = brokers - 1;
             process.cluster = clusters - 1;
         }
@@ -279,15 +343,22 @@ impl World {
         self.schedule(tick, Event::Tick { broker, life });
         let sync = self.options.sync_every * 1_000;
         self.schedule(sync, Event::Sync { broker, life });
+        if self.options.api.rewinds {
+            self.schedule(10_000, Event::AskRevision { broker, life });
+        }
+        self.remember(broker);
         self.serve(broker);
+        self.stand(broker);
     }
 
     pub(crate) fn see_slice(&mut self, broker: i32, version: usize) {
         if let Some(process) = self.process(broker)
             && version > process.slice
             && process.incarnation > 0
+            && !process.deaf
         {
             process.slice = version;
+            self.remember(broker);
             self.serve(broker);
             self.control_sees(broker);
         }
@@ -296,6 +367,7 @@ impl World {
     pub(crate) fn see_brokers(&mut self, broker: i32, version: usize) {
         if let Some(process) = self.process(broker)
             && version > process.brokers
+            && !process.deaf
         {
             process.brokers = version;
             self.control_sees(broker);
@@ -305,6 +377,7 @@ impl World {
     pub(crate) fn see_cluster(&mut self, broker: i32, version: usize) {
         if let Some(process) = self.process(broker)
             && version > process.cluster
+            && !process.deaf
         {
             process.cluster = version;
             self.control_sees(broker);
@@ -313,8 +386,8 @@ impl World {
 
     /// Once in a while, and when there is something new to tell.
     pub(crate) fn beat(&mut self, broker: i32) {
-        let life = self.life(broker);
-        self.schedule(BEAT, Event::Beat { broker, life });
+        let (life, after) = (self.life(broker), self.nodes[broker as usize].clocks.takes(BEAT));
+        self.schedule(after, Event::Beat { broker, life });
         self.tell(broker);
     }
 
@@ -347,7 +420,8 @@ impl World {
     fn own_beat(&self, broker: i32) -> Option<Beat> {
         let node = &self.nodes[broker as usize];
         let process = node.at_work()?;
-        let mut beat = Beat { incarnation: process.incarnation, stopping: process.stopping, ..Beat::default() };
+        let (incarnation, stopping, seen) = (process.incarnation, process.stopping, self.ahead(broker));
+        let mut beat = Beat { incarnation, stopping, seen, ..Beat::default() };
         for (index, (slot, state)) in process.slots.iter().zip(&self.store.slices[process.slice].partitions).enumerate()
         {
             let key = (TOPIC, index as i32);
@@ -384,10 +458,11 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, broker: i32) {
-        let life = self.life(broker);
-        self.schedule(TICK, Event::Tick { broker, life });
+        let (life, after) = (self.life(broker), self.nodes[broker as usize].clocks.takes(TICK));
+        self.schedule(after, Event::Tick { broker, life });
         // A watch that was cut off comes back.
-        if !self.network.is_cut(API, broker) && !self.network.is_cut(broker, API) {
+        let is_deaf = self.process(broker).is_some_and(|process| process.deaf);
+        if !is_deaf && !self.network.is_cut(API, broker) && !self.network.is_cut(broker, API) {
             let process = self.nodes[broker as usize].process.as_ref();
             if process.is_some_and(|process| process.slice + 1 < self.store.slices.len()) {
                 self.watch(broker, Watched::Slice);
@@ -443,6 +518,7 @@ impl World {
             process.stopping = true;
             self.counts.saw(Seen::CleanStop);
             self.tell_news(broker);
+            self.resign(broker);
             let (life, after) = (self.life(broker), self.millis(5_000, 10_000));
             self.schedule(after, Event::Stopped { broker, life });
         }

@@ -164,10 +164,15 @@ impl World {
         for partition in 0..self.options.partitions as usize {
             let Some(state) = self.seen(broker, partition) else { return };
             let me = self.replica(broker);
-            if self.goes_on(broker, partition, &state, me) {
+            // By what is older than what it has seen a broker does nothing (M5).
+            let is_older = self.is_older(broker, &state);
+            if !is_older && self.goes_on(broker, partition, &state, me) {
                 continue;
             }
             self.end_role(broker, partition);
+            if is_older {
+                continue;
+            }
             let log = self.log(broker, partition);
             // The old role's writes come first; a list that is older than the log says nothing of it.
             let newest = log.all.epochs.latest().unwrap_or(-1);
@@ -277,7 +282,7 @@ impl World {
                 self.counts.saw(Seen::StaleLead);
             }
             let version = self.store.slices.iter().position(|version| std::rc::Rc::ptr_eq(version, &slice));
-            if read == &seen && matches!(target(&seen, me), Target::Lead) {
+            if read == &seen && matches!(target(&seen, me), Target::Lead) && !self.is_older(broker, &seen) {
                 self.take(broker, partition, version.map_or(0, |version| version + 1));
             }
         }
@@ -301,6 +306,7 @@ impl World {
         let (me, clock) = (self.replica(broker), self.clock(broker));
         let Some(slot) = self.slot(broker, partition) else { return };
         let (Role::Taking(taking), known) = (std::mem::take(&mut slot.role), slot.known.high_watermark) else { return };
+        self.check_newest(broker, partition);
         self.check_taking(broker, partition, &taking.state, taking.versions);
         let (epoch, view) = (taking.state.leader_epoch, self.view(&taking.state, me));
         let log = self.log(broker, partition);

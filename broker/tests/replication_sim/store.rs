@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use taffrail_broker::election::Seen;
 use taffrail_crds::slice::PartitionState;
 use taffrail_crds::{BrokerSpec, PartitionSliceSpec};
 
@@ -22,6 +23,14 @@ pub(crate) enum Request {
     WriteBroker(u64, Box<BrokerSpec>),
     /// A slice in the place of that version.
     WriteSlice(u64, Rc<PartitionSliceSpec>),
+    /// All objects that are watched, as they are now.
+    List,
+    /// The newest revision.
+    ReadRevision,
+    /// The Lease as it is now.
+    ReadLease,
+    /// A Lease in the place of that version, or the first, and who is to hold it.
+    WriteLease(Option<String>, Option<String>),
 }
 
 /// How a call ended.
@@ -30,7 +39,14 @@ pub(crate) enum Answer {
     Broker(Option<(u64, BrokerSpec)>),
     Slice(Rc<PartitionSliceSpec>),
     Written(u64),
+    /// Places in the histories: of slices, registrations and the Cluster.
+    Listed(usize, usize, usize),
+    Revision(u64),
+    /// As it is, or was written.
+    Lease(Option<Seen>),
     Conflict,
+    /// Nothing was done (429), and nothing is to be asked for so many microseconds.
+    TooMany(u64),
     /// No answer came.
     Unknown,
 }
@@ -41,11 +57,34 @@ pub(crate) struct Store {
     pub(crate) brokers: Vec<Rc<Brokers>>,
     pub(crate) slices: Vec<Rc<PartitionSliceSpec>>,
     pub(crate) clusters: Vec<ClusterSpec>,
+    /// Of each slice the place where it was written: one that was restored has the version that it had.
+    origins: Vec<usize>,
+    /// Of each slice the place of the registrations of that time.
+    brokers_at: Vec<usize>,
+    /// Place of the oldest slice that is not of a time before the last restore.
+    pub(crate) restored: usize,
+    /// Somebody has deleted the slice.
+    pub(crate) is_deleted: bool,
+    /// The newest revision, of all that is in the API.
+    pub(crate) revision: u64,
+    pub(crate) lease: Option<Seen>,
+    leases: u64,
 }
 
 impl Store {
     pub(crate) fn new(slice: PartitionSliceSpec, brokers: Brokers, cluster: ClusterSpec) -> Self {
-        Self { brokers: vec![Rc::new(brokers)], slices: vec![Rc::new(slice)], clusters: vec![cluster] }
+        Self {
+            brokers: vec![Rc::new(brokers)],
+            slices: vec![Rc::new(slice)],
+            clusters: vec![cluster],
+            origins: vec![0],
+            brokers_at: vec![0],
+            restored: 0,
+            is_deleted: false,
+            revision: 1_000_000,
+            lease: None,
+            leases: 0,
+        }
     }
 
     pub(crate) fn cluster(&self) -> ClusterSpec {
@@ -67,7 +106,12 @@ impl Store {
     pub(crate) fn serve(&mut self, request: &Request) -> Answer {
         match request {
             Request::ReadBroker(id) => Answer::Broker(self.registered().get(id).cloned()),
+            Request::ReadSlice | Request::WriteSlice(..) if self.is_deleted => Answer::Conflict,
             Request::ReadSlice => Answer::Slice(self.slice().clone()),
+            Request::List => Answer::Listed(self.slices.len() - 1, self.brokers.len() - 1, self.clusters.len() - 1),
+            Request::ReadRevision => Answer::Revision(self.revision),
+            Request::ReadLease => Answer::Lease(self.lease.clone()),
+            Request::WriteLease(over, holder) => self.write_lease(over.as_ref(), holder.clone()),
             Request::WriteBroker(version, spec) => {
                 let current = self.registered().get(&spec.id).map_or(0, |(version, _)| *version);
                 if current != *version {
@@ -81,7 +125,8 @@ impl Store {
             }
             Request::WriteSlice(version, next) => {
                 // A controller that has been replaced is refused, as by the rules of the object.
-                if *version + 1 != self.slices.len() as u64 || next.controller_epoch < self.slice().controller_epoch {
+                let is_newest = self.origins.get(*version as usize) == self.origins.last();
+                if !is_newest || next.controller_epoch < self.slice().controller_epoch {
                     return Answer::Conflict;
                 }
                 for (before, after) in self.slice().partitions.iter().zip(&next.partitions) {
@@ -89,10 +134,38 @@ impl Store {
                     check_move(before, after);
                 }
                 assert_eq!(self.slice().partitions.len(), next.partitions.len(), "M2: a partition disappears");
-                self.slices.push(next.clone());
-                Answer::Written(version + 1)
+                self.push(next.clone(), self.slices.len());
+                Answer::Written(self.slices.len() as u64 - 1)
             }
         }
+    }
+
+    fn push(&mut self, slice: Rc<PartitionSliceSpec>, origin: usize) {
+        self.slices.push(slice);
+        self.origins.push(origin);
+        self.brokers_at.push(self.brokers.len() - 1);
+    }
+
+    fn write_lease(&mut self, over: Option<&String>, holder: Option<String>) -> Answer {
+        if self.lease.as_ref().map(|lease| &lease.version) != over {
+            return Answer::Conflict;
+        }
+        self.leases += 1;
+        self.lease = Some(Seen { version: self.leases.to_string(), holder });
+        Answer::Lease(self.lease.clone())
+    }
+
+    /// All is again as it was when the slice at this place was written: what is at the end of the histories is the same once more.
+    pub(crate) fn restore(&mut self, place: usize) {
+        self.brokers.push(self.brokers[self.brokers_at[place]].clone());
+        self.push(self.slices[place].clone(), self.origins[place]);
+        self.restored = self.slices.len() - 1;
+    }
+
+    /// Somebody makes the slice that was deleted, whatever was before.
+    pub(crate) fn create(&mut self, slice: PartitionSliceSpec) {
+        self.push(Rc::new(slice), self.slices.len());
+        (self.restored, self.is_deleted) = (self.slices.len() - 1, false);
     }
 }
 

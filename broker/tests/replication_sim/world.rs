@@ -1,7 +1,7 @@
 //! One schedule: brokers, clients, a network and a metadata store in virtual time, with faults, until all is well again.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use taffrail_broker::cluster::controller::liveness::Beat;
@@ -10,6 +10,7 @@ use taffrail_crds::PartitionSliceSpec;
 use taffrail_crds::slice::Replica;
 
 use super::clients::{Batched, Producer, Reader};
+use super::clocks::Clocks;
 use super::counts::{Counts, Seen};
 use super::history::History;
 use super::log::ReplicaLog;
@@ -18,6 +19,7 @@ use super::network::{API, CLIENTS, Network};
 use super::options::Options;
 use super::process::{Node, first_slice};
 use super::replica::{Fetch, Fetched};
+use super::rewinding::Rewind;
 use super::rng::Rng;
 use super::store::{Answer, Request, Store};
 
@@ -142,6 +144,28 @@ pub(crate) enum Event {
         cut: u32,
     },
     Retain,
+    /// The API refuses something.
+    Refuse,
+    /// A broker lists everything anew.
+    List {
+        broker: i32,
+        life: u32,
+    },
+    /// The next step of the API's way back in time.
+    Rewind,
+    /// A broker asks how far the API is.
+    AskRevision {
+        broker: i32,
+        life: u32,
+    },
+    /// A wall clock jumps.
+    WallClock,
+    /// A broker looks at the Lease, if it has not since this was planned.
+    Look {
+        broker: i32,
+        life: u32,
+        number: u64,
+    },
 }
 
 /// Objects that are watched.
@@ -182,6 +206,8 @@ impl Ord for Scheduled {
 pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) rng: Rng,
+    /// Of faults that came later: they change nothing in schedules without them.
+    pub(crate) chaos: Rng,
     pub(crate) now: Micros,
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
@@ -203,6 +229,11 @@ pub(crate) struct World {
     pub(crate) recovered: BTreeMap<usize, i32>,
     /// What the leaders of partitions have asked for last.
     pub(crate) asked: BTreeMap<usize, Proposal>,
+    /// Until then the API refuses calls.
+    pub(crate) refuses_until: Micros,
+    pub(crate) rewind: Rewind,
+    /// Partitions whose states went back in time, and are not there again: the slice says nothing of who has their records.
+    pub(crate) rewound: BTreeSet<usize>,
     /// When the last message of a stream gets there.
     links: BTreeMap<(i32, i32), Micros>,
     scheduled: u64,
@@ -213,11 +244,14 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(options: Options) -> Self {
         let rng = Rng::new(options.seed);
+        let mut chaos = Rng::new(options.seed ^ 0xc4a0_5c4a);
         let slice: PartitionSliceSpec = first_slice(&options);
-        let nodes: Vec<_> = (0..options.brokers).map(|id| Node::new(id, &options)).collect();
+        let node = |id| Node::new(id, &options, Clocks::of(&options, &mut chaos));
+        let nodes: Vec<_> = (0..options.brokers).map(node).collect();
         let brokers = nodes.iter().map(|node| (node.id, (0, node.first_registration()))).collect();
         let mut world = Self {
             rng,
+            chaos,
             now: 1_000_000,
             network: Network::default(),
             store: Store::new(slice, brokers, ClusterSpec::first(&options)),
@@ -233,6 +267,9 @@ impl World {
             steps: 0,
             recovered: BTreeMap::new(),
             asked: BTreeMap::new(),
+            refuses_until: 0,
+            rewind: Rewind::No,
+            rewound: BTreeSet::new(),
             links: BTreeMap::new(),
             scheduled: 0,
             events: BinaryHeap::new(),
@@ -244,10 +281,15 @@ impl World {
             world.begin_first(id);
         }
         world.start_clients();
-        world.schedule(0, Event::Lease);
+        if !world.options.clocks_differ() {
+            world.schedule(0, Event::Lease);
+        }
         world.schedule(2_000_000, Event::Fault);
         world.schedule(5_000_000, Event::Retain);
         world.start_moving();
+        world.start_refusing();
+        world.start_rewinding();
+        world.start_clocks();
         world
     }
 
@@ -297,7 +339,10 @@ impl World {
             | Event::Tick { broker, .. }
             | Event::Again { broker, .. }
             | Event::Round { broker, .. }
-            | Event::Stopped { broker, .. } => *broker,
+            | Event::Stopped { broker, .. }
+            | Event::List { broker, .. }
+            | Event::AskRevision { broker, .. }
+            | Event::Look { broker, .. } => *broker,
             _ => return None,
         };
         let node = self.nodes.get(usize::try_from(broker).ok()?)?;
@@ -317,6 +362,12 @@ impl World {
             Event::Operate => self.operate(),
             Event::Mend { cut } => self.network.mend(cut),
             Event::Retain => self.retain(),
+            Event::Refuse => self.refuse_for_a_while(),
+            Event::Rewind => self.rewind(),
+            Event::WallClock => self.jump(),
+            Event::List { broker, life } => self.if_alive(broker, life, |world| world.list(broker)),
+            Event::AskRevision { broker, life } => self.if_alive(broker, life, |world| world.ask_revision(broker)),
+            Event::Look { broker, life, number } => self.if_alive(broker, life, |world| world.look(broker, number)),
             Event::Sync { broker, life } => self.if_alive(broker, life, |world| world.sync(broker)),
             Event::Written { broker, life, partition } => {
                 self.if_alive(broker, life, |world| world.is_written(broker, partition));
@@ -356,7 +407,8 @@ impl World {
 
     /// A broker's own clock.
     pub(crate) fn clock(&self, broker: i32) -> Duration {
-        Duration::from_micros(self.now - self.nodes[broker as usize].booted)
+        let node = &self.nodes[broker as usize];
+        Duration::from_micros(node.clocks.shows(self.now - node.booted))
     }
 
     pub(crate) fn log(&mut self, broker: i32, partition: usize) -> &mut ReplicaLog {
@@ -428,19 +480,20 @@ impl World {
         self.calls += 1;
         let (call, life, lost) = (self.calls, self.life(broker), self.options.api_lost);
         self.schedule(1_500_000, Event::Answered { broker, life, call, answer: Answer::Unknown });
+        let Some(waits) = self.waits(broker) else { return call };
         if self.network.is_cut(broker, API) || self.faulty && self.rng.once_in(lost) {
             self.counts.saw(Seen::ApiRequestLost);
         } else {
             let late = self.faulty && self.rng.once_in(2 * lost);
             let after = if late { self.millis(500, 5_000) } else { self.millis(1, 20) };
-            self.schedule(after, Event::Call { broker, life, call, request });
+            self.schedule(waits + after, Event::Call { broker, life, call, request });
         }
         call
     }
 
     /// The API does what it is asked, whatever has become of who asked.
     fn call_arrives(&mut self, broker: i32, life: u32, call: u64, request: &Request) {
-        let answer = self.store.serve(request);
+        let answer = self.refuses().unwrap_or_else(|| self.store.serve(request));
         if matches!(answer, Answer::Conflict) {
             self.counts.saw(Seen::ApiConflict);
         }
@@ -468,8 +521,13 @@ impl World {
         if slice {
             self.check_slice();
         }
+        self.show(if slice { Watched::Slice } else { Watched::Brokers });
+    }
+
+    /// All watches tell the newest.
+    pub(crate) fn show(&mut self, what: Watched) {
         for broker in 0..self.options.brokers {
-            self.watch(broker, if slice { Watched::Slice } else { Watched::Brokers });
+            self.watch(broker, what);
         }
     }
 
