@@ -166,6 +166,8 @@ impl World {
         let newest = seen.reduce(last_seen::slice).expect("every broker has seen the slice");
         self.store.create(last_seen::brought_back(newest));
         self.counts.saw(Seen::BroughtBack);
+        // Under the same partition epochs leaders may ask for something else now.
+        self.asked.clear();
         let after = self.is_over();
         for partition in 0..self.options.partitions as usize {
             self.check_candidates(partition, "M5");
