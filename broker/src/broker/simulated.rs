@@ -1,6 +1,7 @@
 //! A broker of a cluster on a machine that a test simulates: disk, clock, network and the cluster's objects are the test's.
 //!
-//! What runs is what runs in Kubernetes, from the election to the listeners, but for the HTTP server of probes.
+//! What runs is what runs in Kubernetes, from the election to the listeners, but for the HTTP server of probes. Callers may do
+//! everything, wherever they are.
 
 use std::sync::Arc;
 use std::time::Instant;

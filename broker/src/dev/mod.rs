@@ -2,8 +2,8 @@
 //!
 //! The brokers are those of [`crate::broker`], each on threads of its own, with its own data directory, ports and metrics.
 //! What Kubernetes does for them elsewhere is done here: their objects are in a store that they share
-//! ([`EmbeddedApi`]), the Cluster is made at the start ([`objects`]), and Topics are accepted by the operator's own decisions
-//! ([`operator`]).
+//! ([`EmbeddedApi`](crate::metadata::EmbeddedApi)), the Cluster is made at the start ([`objects`]), and Topics are accepted by
+//! the operator's own decisions ([`operator`]).
 //!
 //! The data directory has `metadata`, the objects, and `broker-N` for each broker, with a file `zone` that may be changed.
 
@@ -14,23 +14,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Embedded, Process, open_files};
-use crate::cluster::follow::follow;
 use crate::cluster::image::Identity;
 use crate::config::{Addresses, ClusterConfig, Config, DevConfig};
 use crate::context::Context;
-use crate::election::EmbeddedLease;
 use crate::manifest::follow as manifest;
-use crate::metadata::{EmbeddedApi, EmbeddedStore};
 use crate::signals::stop_on_signal;
 use crate::storage::StorageError;
 use crate::storage::meta::MetaDirectory;
 use crate::telemetry::LogLevel;
 use brokers::{Brokers, Parts};
-use operator::Operator;
+
+pub use objects::Objects;
 
 mod brokers;
 mod objects;
@@ -38,21 +35,21 @@ mod operator;
 mod ports;
 
 /// Name of the Cluster.
-const CLUSTER: &str = "dev";
+pub const CLUSTER: &str = "dev";
 /// Its namespace.
-const NAMESPACE: &str = "default";
+pub const NAMESPACE: &str = "default";
 
 /// Runs all brokers until SIGTERM or SIGINT, or until one of them ends. `started` is when the process began.
 pub async fn run(config: Config, dev: DevConfig, log_level: LogLevel, started: Instant) -> Result<(), BrokerError> {
     let (version, data_dir) = (env!("CARGO_PKG_VERSION"), config.data_dir.clone());
     tracing::info!(version, pid = std::process::id(), data_dir = %data_dir.display(), "a cluster of brokers starts");
     let stop = stop_on_signal().map_err(BrokerError::Signals)?;
-    let (api, context) = tokio::task::spawn_blocking(move || open(&data_dir)).await??;
-    objects::prepare(&api, dev.brokers).await?;
-    let lease = EmbeddedLease::new(Arc::new(api.clone()), CLUSTER);
+    let objects = tokio::task::spawn_blocking(move || open(&data_dir)).await??;
+    objects.prepare(dev.brokers).await?;
+    let lease = objects.lease();
     // No other process has the directory: whoever held it is dead.
     lease.remove().await?;
-    let topics = Arc::new(objects::Topics::new(api.clone()));
+    let topics = Arc::new(objects.topics());
     let manifest = match config.manifest.clone() {
         Some(path) => Some(manifest::begin(path, &*topics).await?),
         None => None,
@@ -63,11 +60,9 @@ pub async fn run(config: Config, dev: DevConfig, log_level: LogLevel, started: I
     if let Some(manifest) = manifest {
         tokio::spawn(manifest::follow(manifest, topics, jobs.clone()));
     }
-    let (images, image) = watch::channel(Arc::default());
-    tokio::spawn(follow(identity(), Arc::new(api.clone()), images, jobs.clone()));
-    tokio::spawn(Operator { api: api.clone(), context, image }.run(jobs.clone()));
+    tokio::spawn(objects.clone().operate(jobs.clone()));
 
-    let embedded = Embedded { store: Arc::new(api), lease: Arc::new(lease), all_stop: stop.clone() };
+    let embedded = Embedded { store: objects.store(), lease: Arc::new(lease), all_stop: stop.clone() };
     let addresses = ports::choose(dev.addresses(&config).unwrap_or_default()).map_err(BrokerError::Ports)?;
     let parts = Parts {
         configs: addresses.of_brokers.iter().zip(0..).map(|(at, id)| of_broker(&config, &dev, *at, id)).collect(),
@@ -87,13 +82,13 @@ fn identity() -> Identity {
 }
 
 /// Opens the metadata, or makes it; refuses a directory of another kind. Blocks.
-fn open(data_dir: &Path) -> Result<(EmbeddedApi, Context), BrokerError> {
+fn open(data_dir: &Path) -> Result<Objects, BrokerError> {
     if data_dir.join("meta").exists() {
         return Err(BrokerError::OtherDirectory(data_dir.to_owned()));
     }
     let meta = MetaDirectory::open(&data_dir.join("metadata"))?;
     let context = Context::system(&*meta)?;
-    Ok((EmbeddedApi::new(context.clone(), EmbeddedStore::new(context.clone(), meta), NAMESPACE), context))
+    Ok(Objects::new(context, meta))
 }
 
 /// How broker `id` is configured.

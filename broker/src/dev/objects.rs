@@ -1,20 +1,73 @@
-//! The objects that people make elsewhere: the Cluster, and the Topics of a manifest.
+//! The objects of a cluster without Kubernetes: those that people make elsewhere, the Cluster and the Topics of a manifest, and
+//! what the operator does with them.
+
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use taffrail_crds::Topic;
 use taffrail_crds::topic::ClusterRef;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::{CLUSTER, NAMESPACE};
+use super::operator::Operator;
+use super::{CLUSTER, NAMESPACE, identity};
 use crate::broker::BrokerError;
+use crate::cluster::follow::follow;
+use crate::context::Context;
 use crate::controller::object::{admit_in_cluster, document, is_same};
 use crate::controller::{Applied, TopicError};
+use crate::election::EmbeddedLease;
 use crate::manifest::follow::Target;
-use crate::metadata::{EmbeddedApi, Kind, MetadataError, MetadataStore, Object};
+use crate::metadata::{EmbeddedApi, EmbeddedStore, Kind, MetadataError, MetadataStore, Object};
+use crate::storage::MetaStore;
 
 /// How often a topic is applied anew that somebody else changed at the same time.
 const TRIES: usize = 10;
+
+/// The objects of the cluster [`CLUSTER`] in [`NAMESPACE`], for brokers that share them. Clones are the same.
+#[derive(Clone)]
+pub struct Objects {
+    api: EmbeddedApi,
+    context: Context,
+}
+
+impl Objects {
+    /// Kept in `meta`.
+    pub fn new(context: Context, meta: Arc<dyn MetaStore>) -> Self {
+        let store = EmbeddedStore::new(context.clone(), meta);
+        Self { api: EmbeddedApi::new(context.clone(), store, NAMESPACE), context }
+    }
+
+    /// Makes the Cluster, or lets it grow to so many brokers.
+    pub async fn prepare(&self, brokers: i32) -> Result<(), BrokerError> {
+        prepare(&self.api, brokers).await
+    }
+
+    /// Where they are.
+    pub fn store(&self) -> Arc<dyn MetadataStore> {
+        Arc::new(self.api.clone())
+    }
+
+    /// The controller's Lease.
+    pub fn lease(&self) -> EmbeddedLease {
+        EmbeddedLease::new(self.store(), CLUSTER)
+    }
+
+    /// Does with them what the operator does elsewhere, until `stop`.
+    pub async fn operate(self, stop: CancellationToken) {
+        let (images, image) = watch::channel(Arc::default());
+        let following = tokio::spawn(follow(identity(), self.store(), images, stop.clone()));
+        Operator { api: self.api, context: self.context, image }.run(stop).await;
+        // It ends as this does; by a panic at worst, which was logged.
+        let _ = following.await;
+    }
+
+    pub(super) fn topics(&self) -> Topics {
+        Topics::new(self.api.clone())
+    }
+}
 
 /// Makes the Cluster, or lets it grow to so many brokers.
 pub(super) async fn prepare(api: &EmbeddedApi, brokers: i32) -> Result<(), BrokerError> {
