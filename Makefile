@@ -63,8 +63,9 @@ lint: setup ## Formatting, clippy with warnings denied, licences and sources of 
 unit: setup ## Tests of the crates
 	$(CARGO) test --release --locked --no-fail-fast --workspace --exclude taffrail-e2e
 
-sim: setup ## Simulates consumer groups and replication on SIM_SCHEDULES (100,000) seeds each; writes broker/tests/*sim/RUNS.md
+sim: setup ## Simulates consumer groups and replication on SIM_SCHEDULES (100,000) seeds each, whole brokers on WIRING_SCHEDULES (300); writes broker/tests/*/RUNS.md
 	SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) $(CARGO) test --release --locked --workspace --exclude taffrail-e2e --test sim --test replication_sim many_schedules
+	SIM_SCHEDULES=$(or $(WIRING_SCHEDULES),300) $(CARGO) test --release --locked --workspace --exclude taffrail-e2e --test wiring many_schedules
 
 e2e: processes faults ## Tests of whole processes, and the fault table
 

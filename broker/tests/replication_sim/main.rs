@@ -85,7 +85,7 @@ fn rules_hold_in_every_schedule_of_a_fixed_budget() {
 
 #[test]
 fn rules_hold_in_schedules_that_are_others_each_time() {
-    fresh(|seed, counts| run(&Options::of(seed, None), counts));
+    fresh(BUDGET, |seed, counts| run(&Options::of(seed, None), counts));
 }
 
 /// Seeds that failed once: each found a fault. Of the controller, which took sessions that it had not heard of for lost (25,

@@ -11,9 +11,6 @@ use super::past::{self, Run};
 
 const THREADS: usize = 2;
 
-/// Schedules of a test that are others each time.
-const FRESH: u64 = 300;
-
 /// Most failures that are told in full.
 const TOLD: usize = 20;
 
@@ -40,15 +37,15 @@ pub(crate) fn asked() -> Option<(u64, u64)> {
     Some((from, schedules.to_str().unwrap().parse().unwrap()))
 }
 
-/// Runs schedules that nobody has run before: from a seed that follows from the time, or from `SIM_FROM` on, so that a failure
-/// can be repeated. Fails if one of them does.
-pub(crate) fn fresh<C: Tally>(run: impl Fn(u64, &mut C) -> u32 + Sync) {
+/// Runs so many schedules that nobody has run before: from a seed that follows from the time, or from `SIM_FROM` on, so that a
+/// failure can be repeated. Fails if one of them does.
+pub(crate) fn fresh<C: Tally>(schedules: u64, run: impl Fn(u64, &mut C) -> u32 + Sync) {
     let asked = std::env::var("SIM_FROM").ok().and_then(|from| from.parse().ok());
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
     // Far apart: runs a second after each other share no seed.
-    let from = asked.unwrap_or_else(|| since_1970.as_secs() * FRESH);
+    let from = asked.unwrap_or_else(|| since_1970.as_secs() * schedules);
     eprintln!("seeds from {from} on: with SIM_FROM={from} they are these again, with SIM_SEED=<seed> one_seed is one");
-    all((from, FRESH), run);
+    all((from, schedules), run);
 }
 
 /// Runs these many from a seed on, then writes the report. `run` answers how many steps one had, and panics if it fails. Fails

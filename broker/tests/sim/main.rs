@@ -71,7 +71,7 @@ fn rules_hold_in_every_schedule_of_a_fixed_budget() {
 
 #[test]
 fn rules_hold_in_schedules_that_are_others_each_time() {
-    fresh(|seed, counts| run(seed, REAL, counts));
+    fresh(BUDGET, |seed, counts| run(seed, REAL, counts));
 }
 
 /// Seeds that failed once: each found a fault.
