@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use taffrail_broker::cluster::controller::frozen::Epochs;
 use taffrail_broker::registration::decide::{Decision, register};
 use taffrail_crds::last_seen;
-use taffrail_crds::revision::Revisions;
 use taffrail_crds::slice::PartitionState;
 
 use super::counts::Seen;

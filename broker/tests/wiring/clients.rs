@@ -79,7 +79,7 @@ impl Shared {
 
 fn connect(options: &Options, name: &str) -> taffrail_client::Result<Client> {
     let endpoints: Vec<_> = (0..options.brokers).map(|id| format!("{}:{CLIENTS}", broker_name(id))).collect();
-    let config = ClientConfig { dial, ..ClientConfig::new(&endpoints.join(",")) };
+    let config = ClientConfig { dial: |endpoint| dial(&endpoint), ..ClientConfig::new(&endpoints.join(",")) };
     Client::connect(config.client_id(name))
 }
 

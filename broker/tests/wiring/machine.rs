@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use taffrail_broker::broker::simulated::Machine;
 use taffrail_broker::clock::ManualClock;
-use taffrail_broker::config::{AccessMode, ClusterConfig, Config, ListenAddress, LogFormat, Memory};
+use taffrail_broker::config::{ClusterConfig, Config, ListenAddress, LogFormat, Memory};
 use taffrail_broker::context::Context;
 use taffrail_broker::dev::{CLUSTER, NAMESPACE, Objects};
 use taffrail_broker::storage::Storage as _;

@@ -14,11 +14,11 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// How simulated machines listen and connect.
 pub(crate) fn network() -> Network {
-    Network::new::<Listening>(dial)
+    Network::new::<Listening>(|endpoint| dial(&endpoint))
 }
 
 /// A channel that connects when it is used; hosts are found by their names.
-pub(crate) fn dial(endpoint: Endpoint) -> Channel {
+pub(crate) fn dial(endpoint: &Endpoint) -> Channel {
     endpoint.connect_with_connector_lazy(service_fn(|uri: Uri| async move { connect(&uri).await.map(TokioIo::new) }))
 }
 
