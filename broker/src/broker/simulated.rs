@@ -47,7 +47,8 @@ impl Machine {
         let log_level = Arc::new(LogLevel::fixed(config.log_level.clone()));
         let process = Process::new(config, log_level, Instant::now(), OPEN_FILES, stop).embedded(embedded);
         let process = Process { context: Some(context), network, ..process };
-        let outcome = Box::pin(process.with_cluster(&cluster, &storage, Authenticator::default())).await;
+        let everybody = Authenticator::new(None, true);
+        let outcome = Box::pin(process.with_cluster(&cluster, &storage, everybody)).await;
         let closed = in_background("closing storage", move || storage.close()).await?;
         outcome?;
         Ok(closed?)
