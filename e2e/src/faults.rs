@@ -9,14 +9,26 @@ pub mod reader;
 pub mod table;
 pub mod trial;
 
+use std::time::Duration;
+
 /// Set to `all` for every fault; without it, the few are tried that `make test` runs.
 pub const FAULTS: &str = "TAFFRAIL_FAULTS";
 
 /// Whether every fault is to be tried. Tests that are not of the few begin with asking this.
 pub fn all() -> bool {
-    let all = std::env::var_os(FAULTS).is_some_and(|value| value == "all");
+    let all = is_all();
     if !all {
         eprintln!("not tried: {FAULTS}=all tries every fault (make faults)");
     }
     all
+}
+
+fn is_all() -> bool {
+    std::env::var_os(FAULTS).is_some_and(|value| value == "all")
+}
+
+/// How long something may take that was promised within `limit`. The table is judged by what is promised; `make test`, which
+/// tries a few rows beside other tests and on machines of any speed, is for what may never break, and allows three times as long.
+pub fn allowed(limit: Duration) -> Duration {
+    if is_all() { limit } else { limit.saturating_mul(3) }
 }

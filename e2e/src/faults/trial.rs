@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use super::allowed;
 use super::table::{Kind, Row, Table};
 use crate::cli::{self, project};
 
@@ -48,8 +49,9 @@ impl Trial {
         self.seen.push(what);
     }
 
-    /// Notes how long something took, which had a limit.
+    /// Notes how long something took, which had a limit ([`allowed`]).
     pub fn within(&mut self, what: &str, taken: Duration, limit: Duration) {
+        let limit = allowed(limit);
         let told = format!("{what} {} (≤ {})", seconds(taken), seconds(limit));
         if taken > limit {
             self.broken.push(told.clone());
@@ -129,11 +131,11 @@ mod tests {
         .await
         .unwrap();
         let late = async |trial: &mut Trial| {
-            trial.within("back after", limit + Duration::from_millis(260), limit);
+            trial.within("back after", 3 * limit + Duration::from_millis(260), limit);
             Ok(())
         };
         let error = Trial::run(&FAULT, late).await.unwrap_err().to_string();
-        assert!(error.ends_with("back after 2.3 s (≤ 2 s)"), "{error}");
+        assert!(error.ends_with("back after 6.3 s (≤ 6 s)"), "{error}");
         let error = Trial::run(&FAULT, async |trial| {
             trial.must(false, "it lost 1");
             bail!("and ended\nwith details")

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use taffrail_e2e::faults::all;
+use taffrail_e2e::faults::{all, allowed};
 use taffrail_e2e::faults::ground::{Ground, IMAGES, Setting};
 use taffrail_e2e::faults::trial::{Fault, Trial};
 use taffrail_e2e::kubernetes::lab::{self, Lab, Namespace, until};
@@ -20,7 +20,7 @@ const VERSIONS: [&str; 2] = [env!("CARGO_PKG_VERSION"), "0.0.9-before"];
 /// Waits until all brokers run this version and the Cluster says that they serve.
 async fn wait_rolled(namespace: &Namespace<'_>, version: &str) -> Result<()> {
     let image = format!("{IMAGE}:{version}");
-    until("all brokers run it and serve", BROKERS, async || {
+    until("all brokers run it and serve", allowed(BROKERS), async || {
         let (pods, cluster) =
             (namespace.json("get pods -l taffrail.dev/cluster=main")?, namespace.json(&format!("get {CLUSTER}"))?);
         let pods: Vec<&Value> = pods["items"].as_array().into_iter().flatten().collect();
