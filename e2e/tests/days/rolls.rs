@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use taffrail_e2e::faults::{all, allowed};
 use taffrail_e2e::faults::ground::{Ground, IMAGES, Setting};
 use taffrail_e2e::faults::trial::{Fault, Trial};
+use taffrail_e2e::faults::{all, allowed};
 use taffrail_e2e::kubernetes::lab::{self, Lab, Namespace, until};
 
 use crate::operate::CLUSTER;

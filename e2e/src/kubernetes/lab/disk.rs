@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use uuid::Uuid;
 
-use super::pod::{kill, left_of};
+use super::pod::{kill, left_of, seen_by};
 use super::{Fault, Namespace, PATIENCE, Pod, until};
 use crate::cli::project;
 use crate::loop_volume::{SHUT_DOWN, run};
@@ -171,7 +171,8 @@ impl Gone<'_, '_> {
         let superblock = PathBuf::from(format!("/sys/fs/ext4/{}", self.device));
         let is_free = async || {
             kill(&left_of(&self.uid, &self.device)?)?;
-            Ok((!superblock.exists()).then_some(()))
+            ensure!(!superblock.exists(), "it is seen by {}", seen_by(&self.device)?.join("; "));
+            Ok(Some(()))
         };
         until("the kernel lets go of the disk", PATIENCE, is_free).await?;
         // The loop device goes a moment after its file system.

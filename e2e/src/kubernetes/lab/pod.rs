@@ -1,5 +1,6 @@
 //! A pod: what it says and does, and what can happen to its processes and its network.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -175,6 +176,26 @@ pub(super) fn left_of(uid: &str, device: &str) -> Result<Vec<Pid>> {
         mounts.contains(&device)
     };
     Ok(processes(|groups| groups.contains(&container))?.into_iter().filter(sees).collect())
+}
+
+/// Who sees this device, and where: a process of each group of those that see the same.
+pub(super) fn seen_by(device: &str) -> Result<Vec<String>> {
+    let (device, mut seen) = (format!(" /dev/{device} "), BTreeMap::new());
+    for pid in processes(|_| true)? {
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap_or_default();
+        let mounts = of("mountinfo");
+        let places: Vec<_> = mounts.lines().filter(|mount| mount.contains(&device)).map(str::to_owned).collect();
+        if !places.is_empty() {
+            let who = format!(
+                "{} {} {}",
+                pid.as_raw_nonzero(),
+                of("comm").trim(),
+                of("cgroup").lines().next().unwrap_or_default()
+            );
+            seen.entry(places).or_insert(who);
+        }
+    }
+    Ok(seen.into_iter().map(|(places, who)| format!("{who} at {}", places.join(", "))).collect())
 }
 
 /// Processes whose cgroups are so, in the order of their ids.
