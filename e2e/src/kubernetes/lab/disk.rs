@@ -60,8 +60,12 @@ impl<'a> Disk<'a> {
     }
 
     fn image(&self) -> Result<PathBuf> {
-        let name = format!("{}.image", self.namespace.name());
-        Ok(self.namespace.lab().folder()?.join(format!("nodes/n{}", self.node)).join(name))
+        Ok(self.namespace.lab().folder()?.join(self.image_name()))
+    }
+
+    /// Where it is in the cluster's folder.
+    fn image_name(&self) -> String {
+        format!("nodes/n{}/{}.image", self.node, self.namespace.name())
     }
 
     /// Runs a command on its node.
@@ -168,10 +172,15 @@ impl Gone<'_, '_> {
     /// Brings it back, with what had been synced, once the kernel has let go of it. Nobody who had it outlives that: the kubelet
     /// would give a container that was started once more its time to end.
     pub async fn end(self) -> Result<()> {
-        let superblock = PathBuf::from(format!("/sys/fs/ext4/{}", self.device));
+        let file = self.disk.image_name();
+        let (superblock, backing) =
+            (format!("/sys/fs/ext4/{}", self.device), format!("/sys/block/{}/loop/backing_file", self.device));
         let is_free = async || {
             kill(&left_of(&self.uid, &self.device)?)?;
-            ensure!(!superblock.exists(), "it is seen by {}", seen_by(&self.device)?.join("; "));
+            // What the kernel has let go of may be the device of another disk by now.
+            let same = fs::read_to_string(&backing).is_ok_and(|path| path.trim_end().ends_with(&file));
+            let held = same && fs::exists(&superblock)?;
+            ensure!(!held, "it is seen by {}", seen_by(&self.device)?.join("; "));
             Ok(Some(()))
         };
         until("the kernel lets go of the disk", PATIENCE, is_free).await?;
