@@ -76,15 +76,15 @@ processes: build ## Tests of whole processes: kills, full disks, hostile clients
 	@.ci/images $(BIN)
 	$(CARGO) build --release --locked --workspace --example hello --example group
 	$(E2E) --no-run
-	@.ci/lots "$(E2E)" "--lib --bins $(call tests,$(filter-out $(ON_NODES) $(ALONE),$(E2E_TESTS)))" "$(call tests,$(ON_NODES))"
+	@.ci/lots "$(E2E)" "--lib --bins $(call tests,$(filter-out $(KUBERNETES) $(ALONE),$(E2E_TESTS)))" "$(call tests,$(KUBERNETES))"
 	$(E2E) $(call tests,$(ALONE))
 	$(E2E) --doc
 
 E2E := $(CARGO) test --release --locked --no-fail-fast -p taffrail-e2e
 E2E_TESTS := $(sort $(basename $(notdir $(wildcard e2e/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs))))
 tests = $(addprefix --test ,$(1))
-# They have a Kubernetes of three nodes each, and take as long as all others together.
-ON_NODES := days lab smoke
+# Together they take about as long as all others.
+KUBERNETES := days lab smoke operator metadata
 # It compares times.
 ALONE := hostile
 

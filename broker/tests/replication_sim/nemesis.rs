@@ -203,6 +203,13 @@ impl World {
             it.broker != broker && node.vouches(*it) && !stops
         };
         let is_kept = state.isr.iter().chain(&state.elr).any(keeps);
+        // One that has lost what it had counts as in sync until that is known. Where it is enough together with this one, those that
+        // are whole may be left behind before.
+        let has_lost = |it: &&Replica| it.broker != broker && !self.nodes[it.broker as usize].vouches(**it);
+        let lost = state.isr.iter().filter(has_lost).count();
+        let in_sync = lost + usize::from(state.isr.iter().any(|it| it.broker == broker));
+        let is_left_behind = lost > 0 && in_sync >= state.min_in_sync_replicas as usize;
+        let is_kept = is_kept && !is_left_behind;
         // It may be left alone with what is acknowledged, if one is enough to acknowledge: also where it is about to be in sync,
         // and the leader has died since it asked for that.
         let asked = self.asked.get(&partition).filter(|asked| asked.partition_epoch == state.partition_epoch);
